@@ -1,0 +1,122 @@
+// Elementwise arithmetic and activations. x, y: the node's input and output; d: the gradient of y.
+import { type GraphBuilder, type Value } from "../../onnx/builder.ts";
+import { floatAttribute, intAttribute, type Node } from "../../onnx/model.ts";
+import { type Rule, type RuleTable, single } from "../rule.ts";
+
+/** dx from (x, y, d): for operators of one input. */
+function unary(rule: (x: Value, y: Value, d: Value, g: GraphBuilder, node: Node) => Value): Rule {
+  return single((node, d, g) => [rule(node.inputs[0]!, node.outputs[0]!, d, g, node)]);
+}
+
+const mul = (g: GraphBuilder, a: Value, b: Value): Value => g.op("Mul", [a, b]);
+const scalar = (g: GraphBuilder, value: number): Value => g.constant("float32", value);
+/** 1 - x */
+const complement = (g: GraphBuilder, x: Value): Value => g.op("Sub", [scalar(g, 1), x]);
+
+export const elementwiseRules: RuleTable = {
+  // d(a + b) = da + db
+  Add: single((_, d) => [d, d]),
+  // d(a - b) = da - db
+  Sub: single((_, d, g) => [d, g.op("Neg", [d])]),
+  // d(a b) = b da + a db
+  Mul: single(({ inputs: [a, b] }, d, g) => [mul(g, d, b!), mul(g, d, a!)]),
+  // d(a / b) = da / b - (y / b) db
+  Div: single(({ inputs: [, b], outputs: [y] }, d, g) => {
+    const da = g.op("Div", [d, b!]);
+    return [da, g.op("Neg", [mul(g, da, y!)])];
+  }),
+  // d sum(x_i) = sum dx_i
+  Sum: single(({ inputs }, d) => inputs.map(() => d)),
+  // d(a^b) = b a^(b-1) da + y log(a) db
+  Pow: single(({ inputs: [a, b], outputs: [y] }, d, g) => {
+    const da = mul(g, d, mul(g, b!, g.op("Pow", [a!, g.op("Sub", [b!, scalar(g, 1)])])));
+    return [da, mul(g, d, mul(g, y!, g.op("Log", [a!])))];
+  }),
+  Neg: unary((_x, _y, d, g) => g.op("Neg", [d])),
+  // y' = y
+  Exp: unary((_x, y, d, g) => mul(g, d, y)),
+  // y' = 1 / x
+  Log: unary((x, _y, d, g) => g.op("Div", [d, x])),
+  // y' = 1 / (2 y)
+  Sqrt: unary((_x, y, d, g) => g.op("Div", [d, g.op("Add", [y, y])])),
+  // y' = -y^2
+  Reciprocal: unary((_x, y, d, g) => g.op("Neg", [mul(g, d, mul(g, y, y))])),
+  // y' = sign(x)
+  Abs: unary((x, _y, d, g) => mul(g, d, g.op("Sign", [x]))),
+  // y' = y (1 - y)
+  Sigmoid: unary((_x, y, d, g) => mul(g, d, mul(g, y, complement(g, y)))),
+  // y' = 1 - y^2
+  Tanh: unary((_x, y, d, g) => mul(g, d, complement(g, mul(g, y, y)))),
+  // y' = [y > 0]
+  Relu: unary((_x, y, d, g) => g.op("Where", [g.op("Greater", [y, scalar(g, 0)]), d, scalar(g, 0)])),
+  // y' = x < 0 ? alpha : 1
+  LeakyRelu: unary((x, _y, d, g, node) => {
+    const slope = scalar(g, floatAttribute(node, "alpha", 0.01));
+    return g.op("Where", [g.op("Less", [x, scalar(g, 0)]), mul(g, d, slope), d]);
+  }),
+  // y' = x < 0 ? y + alpha : 1
+  Elu: unary((x, y, d, g, node) => {
+    const alpha = scalar(g, floatAttribute(node, "alpha", 1));
+    return g.op("Where", [g.op("Less", [x, scalar(g, 0)]), mul(g, d, g.op("Add", [y, alpha])), d]);
+  }),
+  // y = log(1 + e^x), y' = sigmoid(x)
+  Softplus: unary((x, _y, d, g) => mul(g, d, g.op("Sigmoid", [x]))),
+  // y' = 2 / sqrt(pi) exp(-x^2)
+  Erf: unary((x, _y, d, g) => {
+    const bell = g.op("Exp", [g.op("Neg", [mul(g, x, x)])]);
+    return mul(g, d, mul(g, scalar(g, 2 / Math.sqrt(Math.PI)), bell));
+  }),
+  Identity: unary((_x, _y, d) => d),
+  // Between floating types the gradient is cast back; casts to integers never get here (the walk follows floats only).
+  Cast: unary((x, _y, d, g) => (g.info(x).type === g.info(d).type ? d : g.op("CastLike", [d, x]))),
+  // y = c ? a : b
+  Where: single(({ inputs: [c] }, d, g) => [null, g.op("Where", [c!, d, scalar(g, 0)]), g.op("Where", [c!, scalar(g, 0), d])]),
+  // Adapters' inference form: without a mask in training mode, Dropout is the identity.
+  Dropout: (node, [d], g) => {
+    const [, , training] = node.inputs;
+    if (training === undefined || training === "") return [d!];
+    const mask = g.op("Cast", [node.outputs[1]!], { to: 1 });
+    const keep = complement(g, node.inputs[1] || scalar(g, 0.5));
+    return [g.op("Where", [training, g.op("Div", [mul(g, d!, mask), keep]), d!]), null, null];
+  },
+  // y = log(softmax(x)), dx = d - softmax(x) sum(d)
+  LogSoftmax: single((node, d, g) => {
+    const axis = intAttribute(node, "axis", -1);
+    const sum = g.op("ReduceSum", [d, g.constant("int64", [axis])], { keepdims: 1 });
+    return [g.op("Sub", [d, mul(g, g.op("Exp", [node.outputs[0]!]), sum)])];
+  }),
+  // dx = y (d - sum(d y))
+  Softmax: single((node, d, g) => {
+    const axis = intAttribute(node, "axis", -1);
+    const y = node.outputs[0]!;
+    const sum = g.op("ReduceSum", [mul(g, d, y), g.constant("int64", [axis])], { keepdims: 1 });
+    return [mul(g, y, g.op("Sub", [d, sum]))];
+  }),
+  // n = (x - mean) * inv, y = n scale + bias; dx = inv (dn - mean(dn) - n mean(dn n)), over the normalized axes (Ba et al. 2016)
+  LayerNormalization: single((node, d, g) => {
+    const [x, scale, bias] = node.inputs;
+    const rank = g.info(x!).shape?.length;
+    const axis = intAttribute(node, "axis", -1);
+    const last = axis < 0 ? -axis : (rank ?? axis + 1) - axis;
+    const axes = Array.from({ length: last }, (_, index) => index - last);
+    const mean = (value: Value): Value => g.op("ReduceMean", [value, ...meanAxes(g, axes)], { ...meanAttributes(g, axes), keepdims: 1 });
+    const centred = g.op("Sub", [x!, mean(x!)]);
+    const variance = mean(mul(g, centred, centred));
+    const epsilon = scalar(g, floatAttribute(node, "epsilon", 1e-5));
+    const inv = g.op("Reciprocal", [g.op("Sqrt", [g.op("Add", [variance, epsilon])])]);
+    const n = mul(g, centred, inv);
+    const dn = mul(g, d, scale!);
+    const dx = mul(g, inv, g.op("Sub", [g.op("Sub", [dn, mean(dn)]), mul(g, n, mean(mul(g, dn, n)))]));
+    return [dx, mul(g, d, n), bias ? d : null];
+  }),
+};
+
+// ReduceMean takes its axes as an input only from opset 18 on.
+function meanAxes(g: GraphBuilder, axes: readonly number[]): Value[] {
+  return g.opset >= 18 ? [g.constant("int64", axes)] : [];
+}
+
+function meanAttributes(g: GraphBuilder, axes: readonly number[]): Record<string, readonly number[]> {
+  return g.opset >= 18 ? {} : { axes };
+}
+

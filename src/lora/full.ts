@@ -1,0 +1,61 @@
+// Full training with the same machine: every weight of the model becomes an input instead of an initializer.
+import { fromTensor, type Graph, type Model, type StoredTensor, toTensor } from "../onnx/model.ts";
+import type { Tensor } from "../tensor.ts";
+import { AdaptedModel, type Parameter } from "./adapted.ts";
+
+/** Inputs of BatchNormalization that are statistics, which training by gradient leaves alone. */
+const statistics = [3, 4];
+
+/**
+ * The model with every weight as an input: float32 initializers of one or more dimensions, except normalization statistics.
+ *
+ * @example const trainable = attachAll(model); // then train(trainable, …) and withWeights(trainable, tensors)
+ */
+export function attachAll(model: Model): AdaptedModel {
+  const { graph } = model;
+  const weights = [...graph.initializers].filter(([name, stored]) => isWeight(graph, name, stored));
+  const parameters = weights.map(([key, { dims }]): Parameter => ({ key, type: "float32", dims, graphDims: dims }));
+  const names = new Set(parameters.map(({ key }) => key));
+  return new AdaptedModel({
+    base: model,
+    model: {
+      ...model,
+      graph: {
+        ...graph,
+        // Older files list initializers among the inputs; each name must stand there once.
+        inputs: [
+          ...graph.inputs.filter(({ name }) => !names.has(name)),
+          ...parameters.map(({ key, type, graphDims }) => ({ name: key, type, shape: graphDims, doc: "" })),
+        ],
+        initializers: new Map([...graph.initializers].filter(([name]) => !names.has(name))),
+      },
+    },
+    parameters,
+    sites: [],
+    config: null,
+  });
+}
+
+function isWeight(graph: Graph, name: string, stored: StoredTensor): boolean {
+  if (stored.type !== "float32" || stored.dims.length === 0) return false;
+  return !graph.nodes.some((node) => node.op === "BatchNormalization" && statistics.some((index) => node.inputs[index] === name));
+}
+
+/** The weights that the base starts from, by name: what full training begins with. Views of the model's own bytes. */
+export function currentWeights(adapted: AdaptedModel): Map<string, Tensor> {
+  return new Map(adapted.parameters.map(({ key }) => [key, toTensor(adapted.base.graph.initializers.get(key)!)]));
+}
+
+/** The base with other values for some of its weights, by name. */
+export function withWeights(model: Model, tensors: ReadonlyMap<string, Tensor>): Model {
+  const initializers = new Map(model.graph.initializers);
+  for (const [name, value] of tensors) {
+    const before = initializers.get(name);
+    if (before === undefined) throw new Error(`internal: the model has no weight ${name}`);
+    if (before.type !== value.type || before.dims.join() !== value.dims.join()) {
+      throw new Error(`internal: weight ${name} is ${before.type} [${before.dims}], got ${value.type} [${value.dims}]`);
+    }
+    initializers.set(name, fromTensor(value));
+  }
+  return { ...model, graph: { ...model.graph, initializers } };
+}

@@ -1,0 +1,67 @@
+// Fresh adapters. B starts at zero, so that the adapted model starts as the base (Hu et al. 2021, section 4.1).
+import { LowrankError } from "../errors.ts";
+import { createRandom, type Random } from "../random.ts";
+import { elementCount, type Tensor, tensor, zeros } from "../tensor.ts";
+import type { AdaptedModel } from "./adapted.ts";
+import type { Adapter } from "./config.ts";
+
+export interface InitOptions {
+  /** Default 0. The same seed gives the same adapter. */
+  readonly seed?: number;
+  /** How A is drawn; by default what the configuration's initLoraWeights says. */
+  readonly method?: InitMethod;
+}
+
+/** PEFT's true (A ~ U(-1/sqrt(in), 1/sqrt(in))) and "gaussian" (A ~ N(0, (1/r)^2)); "normal" is A ~ N(0, 1), as the study has it. */
+export type InitMethod = true | "gaussian" | "normal";
+
+/**
+ * An adapter to start training from: A random, B zero.
+ *
+ * @example const { adapter } = initAdapter(adapted, { seed: 1 });
+ */
+export function initAdapter(adapted: AdaptedModel, { seed = 0, method }: InitOptions = {}): { adapted: AdaptedModel; adapter: Adapter } {
+  const { config } = adapted;
+  if (config === null) throw new LowrankError("config", "initAdapter: the model has no LoRA branches; use attachLora");
+  const tensors = new Map<string, Tensor>();
+  for (const { site, r, a, b } of adapted.sites) {
+    // A stream for each module: adding a target never changes what the others start from.
+    const random = createRandom(seed, `init ${a}`);
+    const values = new Float32Array(r * site.inFeatures);
+    fill(values, random, method ?? config.initLoraWeights, r, site.inFeatures);
+    tensors.set(a, tensor("float32", [r, site.inFeatures], values));
+    tensors.set(b, zeros([site.outFeatures, r]));
+  }
+  return { adapted, adapter: { config, tensors } };
+}
+
+function fill(values: Float32Array, random: Random, method: boolean | string, r: number, inFeatures: number): void {
+  if (method === true) fillUniform(values, random, 1 / Math.sqrt(inFeatures));
+  else if (method === "gaussian") fillNormal(values, random, 1 / r);
+  else if (method === "normal") fillNormal(values, random, 1);
+  else throw new LowrankError("config", `initLoraWeights: expected true, "gaussian" or "normal", got ${JSON.stringify(method)}`);
+}
+
+/** Uniform in [-bound, bound). */
+export function fillUniform(values: Float32Array, random: Random, bound: number): void {
+  for (let index = 0; index < values.length; index++) values[index] = (2 * random.uniform() - 1) * bound;
+}
+
+function fillNormal(values: Float32Array, random: Random, deviation: number): void {
+  for (let index = 0; index < values.length; index++) values[index] = random.normal() * deviation;
+}
+
+/** The adapter that changes nothing: rank 0 at every site, for running an adapted model as its base. */
+export function disabledTensors(adapted: AdaptedModel): Map<string, Tensor> {
+  const tensors = new Map<string, Tensor>();
+  for (const { site, a, b } of adapted.sites) {
+    tensors.set(a, zeros([0, site.inFeatures]));
+    tensors.set(b, zeros([site.outFeatures, 0]));
+  }
+  return tensors;
+}
+
+/** How many values an adapter trains. */
+export function parameterCount(adapted: AdaptedModel): number {
+  return adapted.parameters.reduce((sum, { dims }) => sum + elementCount(dims), 0);
+}

@@ -1,0 +1,35 @@
+// What PyTorch called the module that a node came from. Sources, best first: torch.export's name scopes in the node's
+// metadata, the weight's name when it ends in `.weight`, the TorchScript exporter's node names (a path of scopes).
+import type { Node } from "./model.ts";
+
+/**
+ * The module path of a node that uses `weight`, or undefined when neither says one.
+ * `isModule` tells whether a scope's dotted name is that of a known parameter's module; it tells `fc_1` (the second call of
+ * `fc`) from a module that is called so.
+ */
+export function modulePath(node: Node, weight: string, isModule: (path: string) => boolean): string | undefined {
+  return scopePath(node) ?? weightPath(weight) ?? nodePath(node, isModule);
+}
+
+/** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */
+function scopePath(node: Node): string | undefined {
+  const scopes = node.metadata.get("pkg.torch.onnx.name_scopes");
+  if (scopes === undefined) return undefined;
+  const names = [...scopes.matchAll(/'([^']*)'|"([^"]*)"/g)].map((match) => match[1] ?? match[2] ?? "");
+  const path = names.at(-2);
+  return path === undefined || path === "" ? undefined : path;
+}
+
+function weightPath(weight: string): string | undefined {
+  return weight.endsWith(".weight") && !weight.startsWith("onnx::") ? weight.slice(0, -".weight".length) : undefined;
+}
+
+/** TorchScript: `/encoder/encoder.0/encoder.0.fc/MatMul`; a segment that is a dotted prefix of the next is dropped. */
+function nodePath(node: Node, isModule: (path: string) => boolean): string | undefined {
+  if (!node.name.startsWith("/")) return undefined;
+  const segments = node.name.slice(1).split("/").slice(0, -1);
+  if (segments.length === 0) return undefined;
+  const path = segments.filter((segment, index) => !segments[index + 1]?.startsWith(`${segment}.`)).join(".");
+  const withoutCall = path.replace(/_\d+$/, "");
+  return path !== withoutCall && !isModule(path) && isModule(withoutCall) ? withoutCall : path;
+}

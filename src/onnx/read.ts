@@ -1,0 +1,196 @@
+// ONNX bytes -> typed model. Everything is checked on the way in, and all faults are reported at once: the runtime must
+// never be the first to look at a hostile file. Weights stay views of the given bytes.
+import { fromBinary } from "@bufbuild/protobuf";
+import { LowrankError, throwFaults } from "../errors.ts";
+import { checkModel } from "./check.ts";
+import { elementType } from "./elements.ts";
+import {
+  type AttributeProto,
+  AttributeProto_AttributeType as Kind,
+  type GraphProto,
+  type ModelProto,
+  ModelProtoSchema,
+  type NodeProto,
+  type StringStringEntryProto,
+  type ValueInfoProto,
+} from "./gen/onnx_pb.js";
+import type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
+import { readStoredTensor } from "./stored-tensor.ts";
+
+/** protobuf's own limit for one message; larger models keep their weights in external files. */
+const maxBytes = 2 ** 31 - 1;
+
+/**
+ * Reads an .onnx file's bytes. Weights are views of `bytes`: do not change them afterwards.
+ *
+ * @param name how to call the file in errors.
+ * @throws LowrankError "model" that lists every fault: damaged protobuf, external data (bytes alone cannot bring it),
+ * tensors whose shape and data disagree, cycles, duplicate or dangling values, missing operator sets.
+ * @example const model = readModel(await fs.readFile("model.onnx"), "model.onnx");
+ */
+export function readModel(bytes: Uint8Array, name = "model"): Model {
+  const proto = decode(bytes, name);
+  const faults: string[] = [];
+  const model = new Reader(faults).model(proto);
+  throwFaults("model", name, faults);
+  throwFaults("model", name, checkModel(model));
+  return model;
+}
+
+function decode(bytes: Uint8Array, name: string): ModelProto {
+  if (bytes.length === 0) throw new LowrankError("model", `${name}: expected an ONNX model, got an empty file`);
+  if (bytes.length > maxBytes) {
+    throw new LowrankError("model", `${name}: ${bytes.length} bytes; one protobuf holds at most 2 GiB: store the weights as external data`);
+  }
+  try {
+    // A plain Uint8Array, also when a Node Buffer came: its views must behave alike everywhere.
+    return fromBinary(ModelProtoSchema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new LowrankError("model", `${name}: not an ONNX model, or a damaged one (${reason})`, { cause });
+  }
+}
+
+class Reader {
+  readonly #faults: string[];
+
+  constructor(faults: string[]) {
+    this.#faults = faults;
+  }
+
+  model(proto: ModelProto): Model {
+    if (proto.trainingInfo.length > 0) this.#faults.push("training_info is not supported: export the model for inference");
+    if (proto.graph === undefined) this.#faults.push("there is no graph: not an ONNX model, or a truncated one");
+    const opsets = new Map<string, number>();
+    for (const { domain, version } of proto.opsetImport) {
+      const key = domain === "ai.onnx" ? "" : domain;
+      if (opsets.has(key)) this.#faults.push(`opset_import names the domain ${JSON.stringify(domain)} twice`);
+      opsets.set(key, Number(version));
+    }
+    for (const fn of proto.functions) for (const node of fn.node) this.node(node, `function ${fn.name}: `);
+    return {
+      irVersion: Number(proto.irVersion),
+      opsets,
+      producer: { name: proto.producerName, version: proto.producerVersion },
+      domain: proto.domain,
+      modelVersion: proto.modelVersion,
+      doc: proto.docString,
+      metadata: entryMap(proto.metadataProps),
+      graph: this.graph(proto.graph ?? fromBinary(ModelProtoSchema, emptyGraph).graph!, ""),
+      functions: proto.functions,
+    };
+  }
+
+  graph(proto: GraphProto, where: string): Graph {
+    const initializers = new Map<string, StoredTensor>();
+    for (const tensor of proto.initializer) {
+      const label = `${where}initializer ${JSON.stringify(tensor.name)}`;
+      if (tensor.name === "") this.#faults.push(`${label}: a name is missing`);
+      if (initializers.has(tensor.name)) this.#faults.push(`${label}: there are two of that name`);
+      initializers.set(tensor.name, readStoredTensor(tensor, label, this.#faults));
+    }
+    for (const sparse of proto.sparseInitializer) {
+      this.#faults.push(`${where}initializer ${JSON.stringify(sparse.values?.name ?? "")}: sparse tensors are not supported; store it dense`);
+    }
+    return {
+      name: proto.name,
+      doc: proto.docString,
+      inputs: proto.input.map((info) => this.valueInfo(info, where)),
+      outputs: proto.output.map((info) => this.valueInfo(info, where)),
+      values: proto.valueInfo.map((info) => this.valueInfo(info, where)),
+      initializers,
+      nodes: proto.node.map((node) => this.node(node, where)),
+      quantization: proto.quantizationAnnotation,
+      metadata: entryMap(proto.metadataProps),
+    };
+  }
+
+  node(proto: NodeProto, where: string): Node {
+    const label = `${where}node ${JSON.stringify(proto.name || proto.output[0] || "")} (${proto.opType})`;
+    const attributes = new Map<string, Attribute>();
+    for (const attribute of proto.attribute) {
+      if (attributes.has(attribute.name)) this.#faults.push(`${label}: attribute ${attribute.name} stands there twice`);
+      const read = this.attribute(attribute, `${label}: attribute ${attribute.name}: `);
+      if (read !== undefined) attributes.set(attribute.name, read);
+    }
+    if (proto.opType === "") this.#faults.push(`${label}: the operator's name is missing`);
+    return {
+      op: proto.opType,
+      domain: proto.domain === "ai.onnx" ? "" : proto.domain,
+      name: proto.name,
+      inputs: proto.input,
+      outputs: proto.output,
+      attributes,
+      doc: proto.docString,
+      overload: proto.overload,
+      metadata: entryMap(proto.metadataProps),
+    };
+  }
+
+  attribute(proto: AttributeProto, where: string): Attribute | undefined {
+    if (proto.refAttrName !== "") return { kind: "reference", value: proto.refAttrName, type: proto.type };
+    const stored = (tensor: Parameters<typeof readStoredTensor>[0]) =>
+      readStoredTensor(tensor, `${where}tensor`, this.#faults);
+    switch (proto.type) {
+      case Kind.FLOAT:
+        return { kind: "float", value: proto.f };
+      case Kind.INT:
+        return { kind: "int", value: proto.i };
+      case Kind.STRING:
+        return { kind: "string", value: proto.s };
+      case Kind.FLOATS:
+        return { kind: "floats", value: proto.floats };
+      case Kind.INTS:
+        return { kind: "ints", value: proto.ints };
+      case Kind.STRINGS:
+        return { kind: "strings", value: proto.strings };
+      case Kind.TENSOR:
+        return proto.t ? { kind: "tensor", value: stored(proto.t) } : this.#fault(`${where}its tensor is missing`);
+      case Kind.TENSORS:
+        return { kind: "tensors", value: proto.tensors.map(stored) };
+      case Kind.GRAPH:
+        return proto.g ? { kind: "graph", value: this.graph(proto.g, where) } : this.#fault(`${where}its graph is missing`);
+      case Kind.GRAPHS:
+        return { kind: "graphs", value: proto.graphs.map((graph) => this.graph(graph, where)) };
+      case Kind.TYPE_PROTO:
+        return proto.tp ? { kind: "type", value: proto.tp } : this.#fault(`${where}its type is missing`);
+      case Kind.TYPE_PROTOS:
+        return { kind: "types", value: proto.typeProtos };
+      case Kind.SPARSE_TENSOR:
+      case Kind.SPARSE_TENSORS:
+        return this.#fault(`${where}sparse tensors are not supported; store it dense`);
+      default:
+        return this.#fault(`${where}its type is missing or unknown (${proto.type})`);
+    }
+  }
+
+  valueInfo(proto: ValueInfoProto, where: string): ValueInfo {
+    const base = { name: proto.name, doc: proto.docString };
+    if (proto.type?.value.case !== "tensorType") {
+      return { ...base, type: undefined, shape: undefined, ...(proto.type && { proto: proto.type }) };
+    }
+    const { elemType, shape } = proto.type.value.value;
+    const type = elementType(elemType);
+    if (type === undefined) this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: unknown element type ${elemType}`);
+    const dims = shape?.dim.map(({ value }): Dim => {
+      if (value.case === "dimParam") return value.value === "" ? null : value.value;
+      if (value.case !== "dimValue") return null;
+      const size = Number(value.value);
+      if (!Number.isSafeInteger(size)) this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${value.value} is out of range`);
+      // Some exporters write 0 or -1 where they mean "any".
+      return size < 0 ? null : size;
+    });
+    return { ...base, type, shape: dims };
+  }
+
+  #fault(fault: string): undefined {
+    this.#faults.push(fault);
+  }
+}
+
+function entryMap(entries: readonly StringStringEntryProto[]): ReadonlyMap<string, string> {
+  return new Map(entries.map(({ key, value }) => [key, value]));
+}
+
+/** A ModelProto with an empty graph (field 7, length 0). */
+const emptyGraph = new Uint8Array([0x3a, 0]);

@@ -1,0 +1,153 @@
+// Typed model -> ONNX bytes.
+import { create, toBinary } from "@bufbuild/protobuf";
+import { elementCode } from "./elements.ts";
+import {
+  type AttributeProto,
+  AttributeProto_AttributeType as Kind,
+  AttributeProtoSchema,
+  type GraphProto,
+  GraphProtoSchema,
+  ModelProtoSchema,
+  NodeProtoSchema,
+  OperatorSetIdProtoSchema,
+  StringStringEntryProtoSchema,
+  type TensorProto,
+  TensorProtoSchema,
+  type TypeProto,
+  TypeProtoSchema,
+  ValueInfoProtoSchema,
+} from "./gen/onnx_pb.js";
+import type { Attribute, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
+
+/**
+ * A model as the bytes of an .onnx file. The same model gives the same bytes.
+ *
+ * @example await fs.writeFile("model.onnx", writeModel(model));
+ */
+export function writeModel(model: Model): Uint8Array {
+  const proto = create(ModelProtoSchema, {
+    irVersion: BigInt(model.irVersion),
+    opsetImport: [...model.opsets].map(([domain, version]) =>
+      create(OperatorSetIdProtoSchema, { domain, version: BigInt(version) }),
+    ),
+    graph: graphProto(model.graph),
+    metadataProps: entries(model.metadata),
+    functions: [...model.functions],
+  });
+  setText(proto, { producerName: model.producer.name, producerVersion: model.producer.version });
+  setText(proto, { domain: model.domain, docString: model.doc });
+  if (model.modelVersion !== 0n) proto.modelVersion = model.modelVersion;
+  return toBinary(ModelProtoSchema, proto);
+}
+
+// Proto2 tells an empty string from an absent one; files that others write leave the absent ones out.
+function setText<T extends object>(target: T, texts: Partial<T>): void {
+  for (const [key, text] of Object.entries(texts)) if (text !== "") Object.assign(target, { [key]: text });
+}
+
+function graphProto(graph: Graph): GraphProto {
+  const proto = create(GraphProtoSchema, {
+    name: graph.name,
+    node: graph.nodes.map(nodeProto),
+    initializer: [...graph.initializers].map(([name, stored]) => tensorProto(name, stored)),
+    input: graph.inputs.map(valueInfoProto),
+    output: graph.outputs.map(valueInfoProto),
+    valueInfo: graph.values.map(valueInfoProto),
+    quantizationAnnotation: [...graph.quantization],
+    metadataProps: entries(graph.metadata),
+  });
+  setText(proto, { docString: graph.doc });
+  return proto;
+}
+
+function nodeProto(node: Node) {
+  const proto = create(NodeProtoSchema, {
+    input: [...node.inputs],
+    output: [...node.outputs],
+    opType: node.op,
+    attribute: [...node.attributes].map(([name, attribute]) => attributeProto(name, attribute)),
+    metadataProps: entries(node.metadata),
+  });
+  setText(proto, { name: node.name, domain: node.domain, docString: node.doc, overload: node.overload });
+  return proto;
+}
+
+function valueInfoProto(info: ValueInfo) {
+  const proto = create(ValueInfoProtoSchema, { name: info.name });
+  const type = info.proto ?? tensorType(info);
+  if (type !== undefined) proto.type = type;
+  setText(proto, { docString: info.doc });
+  return proto;
+}
+
+function tensorType(info: ValueInfo): TypeProto | undefined {
+  if (info.type === undefined) return undefined;
+  return create(TypeProtoSchema, {
+    value: {
+      case: "tensorType",
+      value: { elemType: elementCode(info.type), ...(info.shape && { shape: { dim: info.shape.map(dimProto) } }) },
+    },
+  });
+}
+
+function dimProto(dim: number | string | null) {
+  if (dim === null) return {};
+  return typeof dim === "number"
+    ? { value: { case: "dimValue" as const, value: BigInt(dim) } }
+    : { value: { case: "dimParam" as const, value: dim } };
+}
+
+function tensorProto(name: string, stored: StoredTensor): TensorProto {
+  const proto = create(TensorProtoSchema, {
+    dims: stored.dims.map(BigInt),
+    dataType: elementCode(stored.type),
+  });
+  setText(proto, { name, docString: stored.doc ?? "" });
+  if (stored.strings) proto.stringData = [...stored.strings];
+  else proto.rawData = stored.bytes as Uint8Array<ArrayBuffer>;
+  return proto;
+}
+
+function attributeProto(name: string, attribute: Attribute): AttributeProto {
+  const base = { name };
+  switch (attribute.kind) {
+    case "float":
+      return create(AttributeProtoSchema, { ...base, type: Kind.FLOAT, f: attribute.value });
+    case "int":
+      return create(AttributeProtoSchema, { ...base, type: Kind.INT, i: attribute.value });
+    case "string":
+      return create(AttributeProtoSchema, { ...base, type: Kind.STRING, s: attribute.value as Uint8Array<ArrayBuffer> });
+    case "tensor":
+      return create(AttributeProtoSchema, { ...base, type: Kind.TENSOR, t: tensorProto("", attribute.value) });
+    case "graph":
+      return create(AttributeProtoSchema, { ...base, type: Kind.GRAPH, g: graphProto(attribute.value) });
+    case "type":
+      return create(AttributeProtoSchema, { ...base, type: Kind.TYPE_PROTO, tp: attribute.value });
+    case "floats":
+      return create(AttributeProtoSchema, { ...base, type: Kind.FLOATS, floats: [...attribute.value] });
+    case "ints":
+      return create(AttributeProtoSchema, { ...base, type: Kind.INTS, ints: [...attribute.value] });
+    case "strings":
+      return create(AttributeProtoSchema, {
+        ...base,
+        type: Kind.STRINGS,
+        strings: attribute.value.map((bytes) => bytes as Uint8Array<ArrayBuffer>),
+      });
+    case "tensors":
+      return create(AttributeProtoSchema, {
+        ...base,
+        type: Kind.TENSORS,
+        tensors: attribute.value.map((value) => tensorProto("", value)),
+      });
+    case "graphs":
+      return create(AttributeProtoSchema, { ...base, type: Kind.GRAPHS, graphs: attribute.value.map(graphProto) });
+    case "types":
+      return create(AttributeProtoSchema, { ...base, type: Kind.TYPE_PROTOS, typeProtos: [...attribute.value] });
+    case "reference":
+      return create(AttributeProtoSchema, { ...base, type: attribute.type as Kind, refAttrName: attribute.value });
+  }
+}
+
+function entries(map: ReadonlyMap<string, string>) {
+  return [...map].map(([key, value]) => create(StringStringEntryProtoSchema, { key, value }));
+}
