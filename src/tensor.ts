@@ -25,7 +25,9 @@ export type Tensor<T extends TensorType = TensorType> = {
   [K in T]: { readonly type: K; readonly dims: readonly number[]; readonly data: TensorArrays[K] };
 }[T];
 
-const constructors: { [K in TensorType]: { new (buffer: ArrayBufferLike, offset?: number, length?: number): TensorArrays[K] } } = {
+const constructors: {
+  [K in TensorType]: { new (buffer: ArrayBufferLike, offset?: number, length?: number): TensorArrays[K] };
+} = {
   float32: Float32Array,
   float64: Float64Array,
   float16: Uint16Array,

@@ -8,7 +8,8 @@ export function unbroadcast(g: GraphBuilder, gradient: Value, value: Value): Val
   const from = g.info(gradient).shape;
   const to = g.info(value).shape;
   if (sameShape(from, to)) return gradient;
-  if (from === undefined || to === undefined || from.length < to.length) return unbroadcastAtRunTime(g, gradient, value);
+  if (from === undefined || to === undefined || from.length < to.length)
+    return unbroadcastAtRunTime(g, gradient, value);
 
   const extra = from.length - to.length;
   const repeated: number[] = [];
@@ -21,7 +22,8 @@ export function unbroadcast(g: GraphBuilder, gradient: Value, value: Value): Val
     repeated.push(axis + extra);
   }
   const leading = [...Array(extra).keys()];
-  const kept = repeated.length === 0 ? gradient : g.op("ReduceSum", [gradient, g.constant("int64", repeated)], { keepdims: 1 });
+  const kept =
+    repeated.length === 0 ? gradient : g.op("ReduceSum", [gradient, g.constant("int64", repeated)], { keepdims: 1 });
   return leading.length === 0 ? kept : g.op("ReduceSum", [kept, g.constant("int64", leading)], { keepdims: 0 });
 }
 

@@ -37,12 +37,22 @@ export function attachLora(model: Model, config: LoraConfig = {}): AdaptedModel 
   });
 }
 
-function withBranches(graph: Graph, opset: number, adaptedSites: readonly AdaptedSite[], parameters: readonly Parameter[]): Graph {
+function withBranches(
+  graph: Graph,
+  opset: number,
+  adaptedSites: readonly AdaptedSite[],
+  parameters: readonly Parameter[],
+): Graph {
   const shapes = inferShapes(graph);
   const bySite = new Map(adaptedSites.map((adapted) => [adapted.site.node, adapted]));
-  const g = graphBuilder({ opset, from: { ...graph, nodes: [] }, reserved: graph.nodes.flatMap((node) => [node.name, ...node.outputs]) });
+  const g = graphBuilder({
+    opset,
+    from: { ...graph, nodes: [] },
+    reserved: graph.nodes.flatMap((node) => [node.name, ...node.outputs]),
+  });
   for (const { key, type, graphDims } of parameters) {
-    if (g.input(key, type, graphDims) !== key) throw new LowrankError("model", `the model has a value ${key}: it is adapted already`);
+    if (g.input(key, type, graphDims) !== key)
+      throw new LowrankError("model", `the model has a value ${key}: it is adapted already`);
   }
   for (const node of graph.nodes) {
     const adapted = bySite.get(node);
@@ -53,7 +63,12 @@ function withBranches(graph: Graph, opset: number, adaptedSites: readonly Adapte
 }
 
 /** The base's node under another output name, and the branch, which ends in the output that the node had. */
-function addBranch(g: GraphBuilder, node: Node, { scale, a, b, site }: AdaptedSite, inputShape: readonly Dim[] | undefined): void {
+function addBranch(
+  g: GraphBuilder,
+  node: Node,
+  { scale, a, b, site }: AdaptedSite,
+  inputShape: readonly Dim[] | undefined,
+): void {
   const x = node.inputs[0]!;
   const output = node.outputs[0]!;
   const base = g.freshName(`${output}/base`);
@@ -61,8 +76,13 @@ function addBranch(g: GraphBuilder, node: Node, { scale, a, b, site }: AdaptedSi
   g.node({ ...node, outputs: [base] });
   if (node.op === "Gemm" || inputShape?.length === 2) {
     const h = g.op("Gemm", [x, a], { transB: 1 }, name("A"));
-    const attributes = new Map([...(scale === 1 ? [] : [["alpha", float(scale)] as const]), ["transB", { kind: "int", value: 1n } as const] as const]);
-    g.node(makeNode({ op: "Gemm", name: g.freshName(name("B").name), inputs: [h, b, base], outputs: [output], attributes }));
+    const attributes = new Map([
+      ...(scale === 1 ? [] : [["alpha", float(scale)] as const]),
+      ["transB", { kind: "int", value: 1n } as const] as const,
+    ]);
+    g.node(
+      makeNode({ op: "Gemm", name: g.freshName(name("B").name), inputs: [h, b, base], outputs: [output], attributes }),
+    );
     return;
   }
   const h = g.op("MatMul", [x, g.op("Transpose", [a], { perm: [1, 0] })], {}, name("A"));

@@ -38,7 +38,8 @@ export interface Adapter {
 }
 
 /** A LoraConfig with every default filled in, and the keys of a read file that we do not interpret, kept for writing. */
-export interface AdapterConfig extends Required<Omit<LoraConfig, "excludeModules" | "baseModelNameOrPath" | "taskType" | "initLoraWeights">> {
+export interface AdapterConfig
+  extends Required<Omit<LoraConfig, "excludeModules" | "baseModelNameOrPath" | "taskType" | "initLoraWeights">> {
   readonly excludeModules: readonly string[] | string | null;
   readonly baseModelNameOrPath: string | null;
   readonly taskType: string | null;
@@ -74,7 +75,8 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
   checkRank("r", resolved.r);
   checkAlpha("loraAlpha", resolved.loraAlpha);
   for (const [path, r] of Object.entries(resolved.rankPattern)) checkRank(`rankPattern ${JSON.stringify(path)}`, r);
-  for (const [path, alpha] of Object.entries(resolved.alphaPattern)) checkAlpha(`alphaPattern ${JSON.stringify(path)}`, alpha);
+  for (const [path, alpha] of Object.entries(resolved.alphaPattern))
+    checkAlpha(`alphaPattern ${JSON.stringify(path)}`, alpha);
   throwFaults("config", "LoRA configuration", faults);
   return resolved;
 }

@@ -38,7 +38,9 @@ export function attachAll(model: Model): AdaptedModel {
 
 function isWeight(graph: Graph, name: string, stored: StoredTensor): boolean {
   if (stored.type !== "float32" || stored.dims.length === 0) return false;
-  return !graph.nodes.some((node) => node.op === "BatchNormalization" && statistics.some((index) => node.inputs[index] === name));
+  return !graph.nodes.some(
+    (node) => node.op === "BatchNormalization" && statistics.some((index) => node.inputs[index] === name),
+  );
 }
 
 /** The weights that the base starts from, by name: what full training begins with. Views of the model's own bytes. */

@@ -20,7 +20,10 @@ export type InitMethod = true | "gaussian" | "normal";
  *
  * @example const { adapter } = initAdapter(adapted, { seed: 1 });
  */
-export function initAdapter(adapted: AdaptedModel, { seed = 0, method }: InitOptions = {}): { adapted: AdaptedModel; adapter: Adapter } {
+export function initAdapter(
+  adapted: AdaptedModel,
+  { seed = 0, method }: InitOptions = {},
+): { adapted: AdaptedModel; adapter: Adapter } {
   const { config } = adapted;
   if (config === null) throw new LowrankError("config", "initAdapter: the model has no LoRA branches; use attachLora");
   const tensors = new Map<string, Tensor>();
@@ -39,7 +42,11 @@ function fill(values: Float32Array, random: Random, method: boolean | string, r:
   if (method === true) fillUniform(values, random, 1 / Math.sqrt(inFeatures));
   else if (method === "gaussian") fillNormal(values, random, 1 / r);
   else if (method === "normal") fillNormal(values, random, 1);
-  else throw new LowrankError("config", `initLoraWeights: expected true, "gaussian" or "normal", got ${JSON.stringify(method)}`);
+  else
+    throw new LowrankError(
+      "config",
+      `initLoraWeights: expected true, "gaussian" or "normal", got ${JSON.stringify(method)}`,
+    );
 }
 
 /** Uniform in [-bound, bound). */

@@ -14,25 +14,40 @@ const outputEmbeddings = new Set(["lm_head", "embed_out", "output_projection"]);
  * @throws LowrankError "config" when nothing matches, when a list entry matches nothing (with the nearest paths), when an
  * expression is invalid, or when two sites share a path that was targeted.
  */
-export function selectSites(config: Pick<AdapterConfig, "targetModules" | "excludeModules">, all: readonly Site[]): Site[] {
+export function selectSites(
+  config: Pick<AdapterConfig, "targetModules" | "excludeModules">,
+  all: readonly Site[],
+): Site[] {
   const { targetModules, excludeModules } = config;
   const paths = all.map((site) => site.modulePath);
   if (all.length === 0) throw new LowrankError("config", "targetModules: the model has no layer that can be adapted");
   if (typeof targetModules !== "string") {
     const unmatched = targetModules.filter((entry) => !paths.some((path) => matchesEntry(entry, path)));
-    throwFaults("config", "targetModules", unmatched.map((entry) => `${JSON.stringify(entry)} matches no layer; ${nearestText(entry, paths)}`));
+    throwFaults(
+      "config",
+      "targetModules",
+      unmatched.map((entry) => `${JSON.stringify(entry)} matches no layer; ${nearestText(entry, paths)}`),
+    );
   }
   const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
   const wanted = targetModules === "all-linear" ? isHiddenLinear : matcher(targetModules, "targetModules");
   const chosen = all.filter((site) => wanted(site.modulePath) && !excluded(site.modulePath));
   if (chosen.length === 0) {
-    throw new LowrankError("config", `targetModules: ${JSON.stringify(targetModules)} matches no layer; ${nearestText(String(targetModules), paths)}`);
+    throw new LowrankError(
+      "config",
+      `targetModules: ${JSON.stringify(targetModules)} matches no layer; ${nearestText(String(targetModules), paths)}`,
+    );
   }
-  const repeated = chosen.filter((site, index) => chosen.findIndex((other) => other.modulePath === site.modulePath) !== index);
+  const repeated = chosen.filter(
+    (site, index) => chosen.findIndex((other) => other.modulePath === site.modulePath) !== index,
+  );
   throwFaults(
     "model",
     "targetModules",
-    repeated.map((site) => `two layers are called ${JSON.stringify(site.modulePath)}; a shared layer cannot be adapted: exclude it`),
+    repeated.map(
+      (site) =>
+        `two layers are called ${JSON.stringify(site.modulePath)}; a shared layer cannot be adapted: exclude it`,
+    ),
   );
   return chosen;
 }
@@ -51,14 +66,21 @@ function matcher(pattern: readonly string[] | string, option: string): (path: st
     const expression = new RegExp(`^(?:${pattern})$`, "u");
     return (path) => expression.test(path);
   } catch (cause) {
-    throw new LowrankError("config", `${option}: ${JSON.stringify(pattern)} is no regular expression that JavaScript can read`, { cause });
+    throw new LowrankError(
+      "config",
+      `${option}: ${JSON.stringify(pattern)} is no regular expression that JavaScript can read`,
+      { cause },
+    );
   }
 }
 
 function nearestText(wanted: string, paths: readonly string[]): string {
   const ranked = paths.map((path) => ({ path, distance: editDistance(wanted, path.slice(-wanted.length - 2)) }));
   ranked.sort((a, b) => a.distance - b.distance);
-  return `nearest: ${ranked.slice(0, 5).map(({ path }) => path).join(", ")}`;
+  return `nearest: ${ranked
+    .slice(0, 5)
+    .map(({ path }) => path)
+    .join(", ")}`;
 }
 
 /** Levenshtein 1966, by rows. */

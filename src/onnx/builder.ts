@@ -2,8 +2,17 @@
 // collects nodes, and `build` gives an immutable Graph. Values are referred to by their names.
 import { type Tensor, tensor } from "../tensor.ts";
 import type { ElementType } from "./elements.ts";
-import { shapeTracker, type ShapeTracker, type TensorInfo } from "./shapes.ts";
-import { type Attribute, type Dim, fromTensor, type Graph, type Model, type Node, type StoredTensor, type ValueInfo } from "./model.ts";
+import {
+  type Attribute,
+  type Dim,
+  fromTensor,
+  type Graph,
+  type Model,
+  type Node,
+  type StoredTensor,
+  type ValueInfo,
+} from "./model.ts";
+import { type ShapeTracker, shapeTracker, type TensorInfo } from "./shapes.ts";
 
 /** The name of a value in a graph. */
 export type Value = string;
@@ -30,7 +39,13 @@ export interface GraphBuilder {
   /** Adds a node with one output and returns that. `inputs` may hold "" for what is left out. */
   op(operator: string, inputs: readonly Value[], attributes?: PlainAttributes, options?: OpOptions): Value;
   /** Adds a node with several outputs. */
-  ops(operator: string, inputs: readonly Value[], outputs: number, attributes?: PlainAttributes, options?: OpOptions): Value[];
+  ops(
+    operator: string,
+    inputs: readonly Value[],
+    outputs: number,
+    attributes?: PlainAttributes,
+    options?: OpOptions,
+  ): Value[];
   /** Adds a node as it is. */
   node(node: Node): void;
   /** Type and shape of a value, as far as they are known. */
@@ -70,7 +85,10 @@ export function graphBuilder(options: {
 }
 
 /** A model around a graph. */
-export function createModel(graph: Graph, options: { opset: number; producer?: string; metadata?: ReadonlyMap<string, string> }): Model {
+export function createModel(
+  graph: Graph,
+  options: { opset: number; producer?: string; metadata?: ReadonlyMap<string, string> },
+): Model {
   return {
     // IR version 8 goes with operator sets up to 18, 9 with 19 and 20, 10 with 21 and 22, 11 with 23 (ONNX's Versioning.md).
     irVersion: options.opset <= 18 ? 8 : options.opset <= 20 ? 9 : options.opset <= 22 ? 10 : 11,
@@ -91,7 +109,17 @@ export function makeNode(parts: Pick<Node, "op" | "inputs" | "outputs"> & Partia
 }
 
 function emptyGraph(name: string): Graph {
-  return { name, doc: "", inputs: [], outputs: [], values: [], initializers: new Map(), nodes: [], quantization: [], metadata: new Map() };
+  return {
+    name,
+    doc: "",
+    inputs: [],
+    outputs: [],
+    values: [],
+    initializers: new Map(),
+    nodes: [],
+    quantization: [],
+    metadata: new Map(),
+  };
 }
 
 class Builder implements GraphBuilder {
@@ -163,7 +191,13 @@ class Builder implements GraphBuilder {
     return this.ops(operator, inputs, 1, attributes, options)[0]!;
   }
 
-  ops(operator: string, inputs: readonly Value[], outputs: number, attributes: PlainAttributes = {}, options: OpOptions = {}): Value[] {
+  ops(
+    operator: string,
+    inputs: readonly Value[],
+    outputs: number,
+    attributes: PlainAttributes = {},
+    options: OpOptions = {},
+  ): Value[] {
     const name = this.freshName(options.name ?? `${this.#scope}${operator}`);
     const values = Array.from({ length: outputs }, (_, index) => {
       if (options.output !== undefined && outputs === 1) return this.#claim(options.output);

@@ -33,7 +33,8 @@ function checkGraph(graph: Graph, outer: ReadonlySet<string>, where: string, dep
   }
   const known = new Set(outer);
   for (const { name } of graph.inputs) {
-    if (known.has(name) && !outer.has(name)) faults.push(`${where}input ${JSON.stringify(name)}: there are two of that name`);
+    if (known.has(name) && !outer.has(name))
+      faults.push(`${where}input ${JSON.stringify(name)}: there are two of that name`);
     known.add(name);
   }
   for (const name of graph.initializers.keys()) known.add(name);
@@ -44,7 +45,14 @@ function checkGraph(graph: Graph, outer: ReadonlySet<string>, where: string, dep
 }
 
 /** Adds the nodes' outputs to `known`, in file order: a value must be computed before it is read. */
-function checkNodes(graph: Graph, known: Set<string>, outer: ReadonlySet<string>, where: string, depth: number, faults: string[]): void {
+function checkNodes(
+  graph: Graph,
+  known: Set<string>,
+  outer: ReadonlySet<string>,
+  where: string,
+  depth: number,
+  faults: string[],
+): void {
   const computed = new Set(graph.nodes.flatMap((node) => node.outputs));
   for (const node of graph.nodes) {
     for (const input of node.inputs) {
@@ -52,10 +60,12 @@ function checkNodes(graph: Graph, known: Set<string>, outer: ReadonlySet<string>
       const fault = computed.has(input) ? "is computed only later, or by itself (a cycle)" : "does not exist";
       faults.push(`${where}${describeNode(node)}: its input ${JSON.stringify(input)} ${fault}`);
     }
-    for (const graphValue of subgraphs(node)) checkGraph(graphValue, known, `${where}${describeNode(node)}: `, depth + 1, faults);
+    for (const graphValue of subgraphs(node))
+      checkGraph(graphValue, known, `${where}${describeNode(node)}: `, depth + 1, faults);
     for (const output of node.outputs) {
       if (output === "") continue;
-      if (known.has(output) && !outer.has(output)) faults.push(`${where}${describeNode(node)}: its output ${JSON.stringify(output)} exists already`);
+      if (known.has(output) && !outer.has(output))
+        faults.push(`${where}${describeNode(node)}: its output ${JSON.stringify(output)} exists already`);
       known.add(output);
     }
   }

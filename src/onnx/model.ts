@@ -115,7 +115,9 @@ export function floatAttribute(node: Node, name: string, fallback: number): numb
 /** A string attribute, or `fallback` when it is absent. */
 export function stringAttribute(node: Node, name: string, fallback: string): string {
   const attribute = node.attributes.get(name);
-  return attribute === undefined ? fallback : new TextDecoder().decode(expectKind(node, name, attribute, "string").value);
+  return attribute === undefined
+    ? fallback
+    : new TextDecoder().decode(expectKind(node, name, attribute, "string").value);
 }
 
 function expectKind<K extends Attribute["kind"]>(
@@ -125,7 +127,10 @@ function expectKind<K extends Attribute["kind"]>(
   kind: K,
 ): Extract<Attribute, { kind: K }> {
   if (attribute.kind !== kind) {
-    throw new LowrankError("model", `${describeNode(node)}: attribute ${name}: expected ${kind}, got ${attribute.kind}`);
+    throw new LowrankError(
+      "model",
+      `${describeNode(node)}: attribute ${name}: expected ${kind}, got ${attribute.kind}`,
+    );
   }
   return attribute as Extract<Attribute, { kind: K }>;
 }
@@ -161,6 +166,7 @@ export function fromTensor(value: Tensor): StoredTensor {
   if (value.data.length !== elementCount(value.dims)) {
     throw new Error(`internal: ${value.data.length} values for dims [${value.dims}]`);
   }
-  if (value.data.BYTES_PER_ELEMENT !== elementBytes(value.type)) throw new Error(`internal: wrong array for ${value.type}`);
+  if (value.data.BYTES_PER_ELEMENT !== elementBytes(value.type))
+    throw new Error(`internal: wrong array for ${value.type}`);
   return { type: value.type, dims: value.dims, bytes: toBytes(value.data) };
 }

@@ -6,8 +6,8 @@ import { checkModel } from "./check.ts";
 import { elementType } from "./elements.ts";
 import {
   type AttributeProto,
-  AttributeProto_AttributeType as Kind,
   type GraphProto,
+  AttributeProto_AttributeType as Kind,
   type ModelProto,
   ModelProtoSchema,
   type NodeProto,
@@ -40,7 +40,10 @@ export function readModel(bytes: Uint8Array, name = "model"): Model {
 function decode(bytes: Uint8Array, name: string): ModelProto {
   if (bytes.length === 0) throw new LowrankError("model", `${name}: expected an ONNX model, got an empty file`);
   if (bytes.length > maxBytes) {
-    throw new LowrankError("model", `${name}: ${bytes.length} bytes; one protobuf holds at most 2 GiB: store the weights as external data`);
+    throw new LowrankError(
+      "model",
+      `${name}: ${bytes.length} bytes; one protobuf holds at most 2 GiB: store the weights as external data`,
+    );
   }
   try {
     // A plain Uint8Array, also when a Node Buffer came: its views must behave alike everywhere.
@@ -59,7 +62,8 @@ class Reader {
   }
 
   model(proto: ModelProto): Model {
-    if (proto.trainingInfo.length > 0) this.#faults.push("training_info is not supported: export the model for inference");
+    if (proto.trainingInfo.length > 0)
+      this.#faults.push("training_info is not supported: export the model for inference");
     if (proto.graph === undefined) this.#faults.push("there is no graph: not an ONNX model, or a truncated one");
     const opsets = new Map<string, number>();
     for (const { domain, version } of proto.opsetImport) {
@@ -90,7 +94,9 @@ class Reader {
       initializers.set(tensor.name, readStoredTensor(tensor, label, this.#faults));
     }
     for (const sparse of proto.sparseInitializer) {
-      this.#faults.push(`${where}initializer ${JSON.stringify(sparse.values?.name ?? "")}: sparse tensors are not supported; store it dense`);
+      this.#faults.push(
+        `${where}initializer ${JSON.stringify(sparse.values?.name ?? "")}: sparse tensors are not supported; store it dense`,
+      );
     }
     return {
       name: proto.name,
@@ -149,7 +155,9 @@ class Reader {
       case Kind.TENSORS:
         return { kind: "tensors", value: proto.tensors.map(stored) };
       case Kind.GRAPH:
-        return proto.g ? { kind: "graph", value: this.graph(proto.g, where) } : this.#fault(`${where}its graph is missing`);
+        return proto.g
+          ? { kind: "graph", value: this.graph(proto.g, where) }
+          : this.#fault(`${where}its graph is missing`);
       case Kind.GRAPHS:
         return { kind: "graphs", value: proto.graphs.map((graph) => this.graph(graph, where)) };
       case Kind.TYPE_PROTO:
@@ -171,12 +179,14 @@ class Reader {
     }
     const { elemType, shape } = proto.type.value.value;
     const type = elementType(elemType);
-    if (type === undefined) this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: unknown element type ${elemType}`);
+    if (type === undefined)
+      this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: unknown element type ${elemType}`);
     const dims = shape?.dim.map(({ value }): Dim => {
       if (value.case === "dimParam") return value.value === "" ? null : value.value;
       if (value.case !== "dimValue") return null;
       const size = Number(value.value);
-      if (!Number.isSafeInteger(size)) this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${value.value} is out of range`);
+      if (!Number.isSafeInteger(size))
+        this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${value.value} is out of range`);
       // Some exporters write 0 or -1 where they mean "any".
       return size < 0 ? null : size;
     });

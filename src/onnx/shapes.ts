@@ -2,8 +2,8 @@
 // One row for each operator, as the ONNX operator specification has it; a symbol ("batch") stands for an unknown size, and
 // equal symbols are equal sizes. An operator without a row leaves its outputs unknown: nothing may depend on them.
 import { elementCount } from "../tensor.ts";
-import { toTensor, type Dim, type Graph, type Node, intAttribute, intsAttribute, type StoredTensor } from "./model.ts";
 import { type ElementType, elementType } from "./elements.ts";
+import { type Dim, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor, toTensor } from "./model.ts";
 
 export interface TensorInfo {
   readonly type: ElementType | undefined;
@@ -51,7 +51,10 @@ export function shapeTracker(graph: Graph): ShapeTracker {
   };
   const add = (node: Node): void => {
     const value = node.op === "Constant" ? node.attributes.get("value") : undefined;
-    if (value?.kind === "tensor") return addConstant(node.outputs[0]!, value.value);
+    if (value?.kind === "tensor") {
+      addConstant(node.outputs[0]!, value.value);
+      return;
+    }
     const inputs = node.inputs.map((name) => infos.get(name) ?? unknown);
     const row = node.domain === "" ? rows[node.op] : undefined;
     const results = row?.(node, inputs, known) ?? [];
@@ -84,7 +87,10 @@ function refine(inferred: TensorInfo, stated: TensorInfo | undefined): TensorInf
   const { shape } = inferred;
   const other = stated.shape;
   // A stated shape of another rank is wrong (exporters leave such behind): what was computed counts.
-  const merged = shape === undefined ? other : shape.map((dim, axis) => dim ?? (other?.length === shape.length ? other[axis]! : null));
+  const merged =
+    shape === undefined
+      ? other
+      : shape.map((dim, axis) => dim ?? (other?.length === shape.length ? other[axis]! : null));
   return { type: inferred.type ?? stated.type, shape: merged };
 }
 
@@ -108,7 +114,9 @@ export function broadcast(...shapes: readonly (Shape | undefined)[]): Shape | un
 }
 
 const same: ShapeRow = (_, [x]) => [x ?? unknown];
-const elementwise: ShapeRow = (_, inputs) => [{ type: inputs[0]?.type, shape: broadcast(...inputs.map((info) => info.shape)) }];
+const elementwise: ShapeRow = (_, inputs) => [
+  { type: inputs[0]?.type, shape: broadcast(...inputs.map((info) => info.shape)) },
+];
 const comparison: ShapeRow = (_, inputs) => [{ type: "bool", shape: broadcast(...inputs.map((info) => info.shape)) }];
 
 const gemm: ShapeRow = (node, [a, b]) => {
@@ -144,7 +152,9 @@ const reduce: ShapeRow = (node, [x, axesInfo], known) => {
 const argReduce: ShapeRow = (node, [x]) => {
   const axis = x?.shape === undefined ? 0 : normalizeAxis(intAttribute(node, "axis", 0), x.shape.length);
   const keep = intAttribute(node, "keepdims", 1) !== 0;
-  return [{ type: "int64", shape: x?.shape?.flatMap((dim, index): Dim[] => (index === axis ? (keep ? [1] : []) : [dim])) }];
+  return [
+    { type: "int64", shape: x?.shape?.flatMap((dim, index): Dim[] => (index === axis ? (keep ? [1] : []) : [dim])) },
+  ];
 };
 
 const transpose: ShapeRow = (node, [x]) => {
@@ -159,19 +169,28 @@ const unsqueeze: ShapeRow = (node, [x], known) => {
   const rank = x.shape.length + axes.length;
   const added = new Set(axes.map((axis) => normalizeAxis(axis, rank)));
   const rest = [...x.shape];
-  return [{ type: x.type, shape: Array.from({ length: rank }, (_, axis) => (added.has(axis) ? 1 : (rest.shift() ?? null))) }];
+  return [
+    { type: x.type, shape: Array.from({ length: rank }, (_, axis) => (added.has(axis) ? 1 : (rest.shift() ?? null))) },
+  ];
 };
 
 const squeeze: ShapeRow = (node, [x], known) => {
   const axes = constantAxes(node, 1, known);
-  if (x?.shape === undefined || (axes === undefined && x.shape.some((dim) => typeof dim !== "number"))) return [{ type: x?.type, shape: undefined }];
-  const removed = new Set(axes?.map((axis) => normalizeAxis(axis, x.shape!.length)) ?? x.shape.flatMap((dim, axis) => (dim === 1 ? [axis] : [])));
+  if (x?.shape === undefined || (axes === undefined && x.shape.some((dim) => typeof dim !== "number")))
+    return [{ type: x?.type, shape: undefined }];
+  const removed = new Set(
+    axes?.map((axis) => normalizeAxis(axis, x.shape!.length)) ??
+      x.shape.flatMap((dim, axis) => (dim === 1 ? [axis] : [])),
+  );
   return [{ type: x.type, shape: x.shape.filter((_, axis) => !removed.has(axis)) }];
 };
 
 const flatten: ShapeRow = (node, [x]) => {
   if (x?.shape === undefined) return [{ type: x?.type, shape: [null, null] }];
-  const axis = normalizeAxis(intAttribute(node, "axis", 1), x.shape.length + (intAttribute(node, "axis", 1) < 0 ? 0 : 1));
+  const axis = normalizeAxis(
+    intAttribute(node, "axis", 1),
+    x.shape.length + (intAttribute(node, "axis", 1) < 0 ? 0 : 1),
+  );
   return [{ type: x.type, shape: [product(x.shape.slice(0, axis)), product(x.shape.slice(axis))] }];
 };
 
@@ -187,8 +206,11 @@ const reshape: ShapeRow = (node, [x, target], known) => {
     return [{ type: x?.type, shape: typeof rank === "number" ? Array<Dim>(rank).fill(null) : undefined }];
   }
   const zeroCopies = intAttribute(node, "allowzero", 0) === 0;
-  const wanted = sizes.map((size, axis): Dim => (size === 0 && zeroCopies ? (x?.shape?.[axis] ?? null) : size === -1 ? null : size));
-  const inferable = x?.shape?.every((dim) => typeof dim === "number") && wanted.filter((dim) => dim === null).length === 1;
+  const wanted = sizes.map(
+    (size, axis): Dim => (size === 0 && zeroCopies ? (x?.shape?.[axis] ?? null) : size === -1 ? null : size),
+  );
+  const inferable =
+    x?.shape?.every((dim) => typeof dim === "number") && wanted.filter((dim) => dim === null).length === 1;
   if (!inferable) return [{ type: x?.type, shape: wanted }];
   const rest = wanted.reduce<number>((total, dim) => (typeof dim === "number" ? total * dim : total), 1);
   return [{ type: x!.type, shape: wanted.map((dim) => dim ?? elementCount(x!.shape as number[]) / rest) }];
@@ -196,7 +218,8 @@ const reshape: ShapeRow = (node, [x, target], known) => {
 
 const concat: ShapeRow = (node, inputs) => {
   const first = inputs[0]?.shape;
-  if (first === undefined || inputs.some((info) => info.shape?.length !== first.length)) return [{ type: inputs[0]?.type, shape: undefined }];
+  if (first === undefined || inputs.some((info) => info.shape?.length !== first.length))
+    return [{ type: inputs[0]?.type, shape: undefined }];
   const axis = normalizeAxis(intAttribute(node, "axis", 0), first.length);
   const shape = first.map((dim, index): Dim => {
     const dims = inputs.map((info) => info.shape![index]!);
@@ -222,7 +245,9 @@ const rows: Readonly<Record<string, ShapeRow>> = {
       .split(" ")
       .map((op) => [op, same]),
   ),
-  ...Object.fromEntries("Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor".split(" ").map((op) => [op, elementwise])),
+  ...Object.fromEntries(
+    "Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor".split(" ").map((op) => [op, elementwise]),
+  ),
   ...Object.fromEntries("Equal Greater GreaterOrEqual Less LessOrEqual".split(" ").map((op) => [op, comparison])),
   ...Object.fromEntries(
     "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp"

@@ -1,7 +1,7 @@
 // Sites: the places of a model that can be adapted, each with the path that PyTorch gave its module. So far Linear
 // layers: Gemm or MatMul whose second operand is a constant matrix.
 import { consumers, producers, storedValue } from "./graph.ts";
-import { floatAttribute, intAttribute, type Graph, type Model, type Node } from "./model.ts";
+import { floatAttribute, type Graph, intAttribute, type Model, type Node } from "./model.ts";
 import { modulePath } from "./module-path.ts";
 
 /** A layer y = x W^T (+ bias), in PyTorch's terms. */
@@ -64,7 +64,12 @@ function linearWeight(graph: Graph, made: ReadonlyMap<string, Node>, node: Node)
     : { weight, inFeatures: rows, outFeatures: columns, layout: "in,out" };
 }
 
-function biasOf(graph: Graph, readers: ReadonlyMap<string, readonly Node[]>, node: Node, outFeatures: number): string | undefined {
+function biasOf(
+  graph: Graph,
+  readers: ReadonlyMap<string, readonly Node[]>,
+  node: Node,
+  outFeatures: number,
+): string | undefined {
   const isBias = (name: string | undefined): name is string => {
     const dims = name === undefined ? undefined : graph.initializers.get(name)?.dims;
     return dims?.length === 1 && dims[0] === outFeatures;

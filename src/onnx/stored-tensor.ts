@@ -22,24 +22,29 @@ export function readStoredTensor(proto: TensorProto, where: string, faults: stri
   if (type === undefined) return fail(`unknown element type ${proto.dataType}`);
   const dims = proto.dims.map(Number);
   const shape = `${type} [${proto.dims}]`;
-  if (dims.some((dim) => dim < 0 || !Number.isSafeInteger(dim))) return fail(`${shape}: dimensions must be 0 or more, below 2^53`);
+  if (dims.some((dim) => dim < 0 || !Number.isSafeInteger(dim)))
+    return fail(`${shape}: dimensions must be 0 or more, below 2^53`);
   const count = elementCount(dims);
   if (!Number.isSafeInteger(count * 16)) return fail(`${shape}: the shape overflows`);
 
   const filled = typedFields.filter((field) => proto[field].length > 0);
   const sources = filled.length + (proto.rawData.length > 0 ? 1 : 0);
-  if (sources > 1) return fail(`${shape}: data stands in several fields at once (${[...filled, "rawData"].join(", ")})`);
+  if (sources > 1)
+    return fail(`${shape}: data stands in several fields at once (${[...filled, "rawData"].join(", ")})`);
 
   const stored = { type, dims, ...(proto.docString !== "" && { doc: proto.docString }) };
   if (type === "string") {
-    if (proto.rawData.length > 0 || filled.some((field) => field !== "stringData")) return fail("strings must stand in string_data");
-    if (proto.stringData.length !== count) return fail(`${shape}: expected ${count} strings, got ${proto.stringData.length}`);
+    if (proto.rawData.length > 0 || filled.some((field) => field !== "stringData"))
+      return fail("strings must stand in string_data");
+    if (proto.stringData.length !== count)
+      return fail(`${shape}: expected ${count} strings, got ${proto.stringData.length}`);
     return { ...stored, bytes: nothing, strings: proto.stringData };
   }
   const expected = rawByteLength(type, count);
   const field = filled[0];
   if (field === undefined) {
-    if (proto.rawData.length !== expected) return fail(`${shape}: expected ${expected} bytes, got ${proto.rawData.length}`);
+    if (proto.rawData.length !== expected)
+      return fail(`${shape}: expected ${expected} bytes, got ${proto.rawData.length}`);
     return { ...stored, bytes: proto.rawData };
   }
   const bytes = packField(proto, field, type);

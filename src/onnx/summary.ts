@@ -39,7 +39,10 @@ export function summary(model: Model): ModelSummary {
   const { graph } = model;
   const shapes = inferShapes(graph);
   const linear = new Map(sites(model).map((site) => [site.node, site]));
-  const biases = addedBiases(graph, new Set([...linear.values()].flatMap(({ bias }) => (bias === undefined ? [] : [bias]))));
+  const biases = addedBiases(
+    graph,
+    new Set([...linear.values()].flatMap(({ bias }) => (bias === undefined ? [] : [bias]))),
+  );
   const counted = new Set<string>();
   const rows: SummaryRow[] = [];
   let activations = 0;

@@ -3,10 +3,10 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { elementCode } from "./elements.ts";
 import {
   type AttributeProto,
-  AttributeProto_AttributeType as Kind,
   AttributeProtoSchema,
   type GraphProto,
   GraphProtoSchema,
+  AttributeProto_AttributeType as Kind,
   ModelProtoSchema,
   NodeProtoSchema,
   OperatorSetIdProtoSchema,
@@ -116,7 +116,11 @@ function attributeProto(name: string, attribute: Attribute): AttributeProto {
     case "int":
       return create(AttributeProtoSchema, { ...base, type: Kind.INT, i: attribute.value });
     case "string":
-      return create(AttributeProtoSchema, { ...base, type: Kind.STRING, s: attribute.value as Uint8Array<ArrayBuffer> });
+      return create(AttributeProtoSchema, {
+        ...base,
+        type: Kind.STRING,
+        s: attribute.value as Uint8Array<ArrayBuffer>,
+      });
     case "tensor":
       return create(AttributeProtoSchema, { ...base, type: Kind.TENSOR, t: tensorProto("", attribute.value) });
     case "graph":

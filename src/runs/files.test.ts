@@ -13,7 +13,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
-import { type Chunk, isPlainName, readFileChecked, writeFileAtomic, writeFolderAtomic } from "./files.ts";
+import {
+  type Chunk,
+  type FileContent,
+  isPlainName,
+  readFileChecked,
+  writeFileAtomic,
+  writeFolderAtomic,
+} from "./files.ts";
 
 let folder = "";
 beforeEach(async () => {
@@ -158,7 +165,7 @@ describe("writeFolderAtomic", () => {
   it("leaves the old folder and no temporary when a file fails", async () => {
     const path = join(folder, "adapter");
     await writeFolderAtomic(path, adapter("old"));
-    const broken = new Map([...adapter("new"), ["adapter_model.safetensors", failsMidway()] as const]);
+    const broken = new Map<string, FileContent>([...adapter("new"), ["adapter_model.safetensors", failsMidway()]]);
     await expect(writeFolderAtomic(path, broken)).rejects.toThrow("the source dried up");
     expect(readFileSync(join(path, "adapter_config.json"), "utf8")).toBe("old");
     expect(readdirSync(folder)).toEqual(["adapter"]);

@@ -1,5 +1,5 @@
 // Elementwise arithmetic and activations. x, y: the node's input and output; d: the gradient of y.
-import { type GraphBuilder, type Value } from "../../onnx/builder.ts";
+import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import { floatAttribute, intAttribute, type Node } from "../../onnx/model.ts";
 import { type Rule, type RuleTable, single } from "../rule.ts";
 
@@ -70,7 +70,11 @@ export const elementwiseRules: RuleTable = {
   // Between floating types the gradient is cast back; casts to integers never get here (the walk follows floats only).
   Cast: unary((x, _y, d, g) => (g.info(x).type === g.info(d).type ? d : g.op("CastLike", [d, x]))),
   // y = c ? a : b
-  Where: single(({ inputs: [c] }, d, g) => [null, g.op("Where", [c!, d, scalar(g, 0)]), g.op("Where", [c!, scalar(g, 0), d])]),
+  Where: single(({ inputs: [c] }, d, g) => [
+    null,
+    g.op("Where", [c!, d, scalar(g, 0)]),
+    g.op("Where", [c!, scalar(g, 0), d]),
+  ]),
   // Adapters' inference form: without a mask in training mode, Dropout is the identity.
   Dropout: (node, [d], g) => {
     const [, , training] = node.inputs;
@@ -99,7 +103,8 @@ export const elementwiseRules: RuleTable = {
     const axis = intAttribute(node, "axis", -1);
     const last = axis < 0 ? -axis : (rank ?? axis + 1) - axis;
     const axes = Array.from({ length: last }, (_, index) => index - last);
-    const mean = (value: Value): Value => g.op("ReduceMean", [value, ...meanAxes(g, axes)], { ...meanAttributes(g, axes), keepdims: 1 });
+    const mean = (value: Value): Value =>
+      g.op("ReduceMean", [value, ...meanAxes(g, axes)], { ...meanAttributes(g, axes), keepdims: 1 });
     const centred = g.op("Sub", [x!, mean(x!)]);
     const variance = mean(mul(g, centred, centred));
     const epsilon = scalar(g, floatAttribute(node, "epsilon", 1e-5));
@@ -119,4 +124,3 @@ function meanAxes(g: GraphBuilder, axes: readonly number[]): Value[] {
 function meanAttributes(g: GraphBuilder, axes: readonly number[]): Record<string, readonly number[]> {
   return g.opset >= 18 ? {} : { axes };
 }
-

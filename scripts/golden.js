@@ -1,0 +1,186 @@
+// Holds lowrank against stored answers of PyTorch and PEFT: `npm run golden -- DIR...` runs every case below the given
+// directories and prints a table. A case is a folder with a case.json: either model.onnx with the adapter's values beside
+// the answers (lora.<module>.lora_A|lora_B), or exports of one model with a PEFT adapter directory.
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import {
+  attachLora,
+  causalLm,
+  createSession,
+  crossEntropy,
+  LowrankError,
+  meanSquaredError,
+  merge,
+  readAdapter,
+  readModel,
+  readSafetensors,
+  valueAndGrad,
+} from "../dist/index.js";
+
+/** |a - b| <= absolute + relative |b|, for losses, logits and gradients alike. */
+export const tolerance = { absolute: 1e-5, relative: 1e-4 };
+
+/**
+ * @typedef {object} GoldenRow
+ * @property {string} name the case's folder, with the export's file where there are several
+ * @property {"pass" | "fail" | "not run"} verdict
+ * @property {string} reason why it failed or could not run; "" when it passed
+ * @property {number | undefined} loss the loss's absolute error
+ * @property {number | undefined} outputs the outputs' worst error, as a share of the tolerance
+ * @property {number | undefined} gradients the gradients' worst error, as a share of the tolerance
+ */
+
+/** Every case below `directories`, in order of name. */
+export function findCases(directories) {
+  const found = [];
+  const visit = (directory) => {
+    if (existsSync(join(directory, "case.json"))) found.push(directory);
+    for (const entry of readdirSync(directory, { withFileTypes: true })) {
+      if (entry.isDirectory()) visit(join(directory, entry.name));
+    }
+  };
+  for (const directory of directories) visit(directory);
+  return found.sort();
+}
+
+/** Runs every case; one row for each export. @returns {Promise<GoldenRow[]>} */
+export async function runGolden(directories) {
+  const rows = [];
+  for (const directory of findCases(directories)) {
+    const spec = JSON.parse(readFileSync(join(directory, "case.json"), "utf8"));
+    const files = spec.exports ?? ["model.onnx"];
+    for (const file of files) {
+      const name = directory.split(/[\\/]/).at(-1) + (files.length > 1 ? `/${file}` : "");
+      try {
+        rows.push({ name, ...(await runCase(directory, file, spec)) });
+      } catch (error) {
+        if (!(error instanceof LowrankError)) throw error;
+        rows.push({ name, verdict: "not run", reason: error.message });
+      }
+    }
+  }
+  return rows;
+}
+
+async function runCase(directory, file, spec) {
+  const model = readModel(readFileSync(join(directory, file)), file);
+  const { tensors } = readSafetensors(readFileSync(join(directory, "tensors.safetensors")), "tensors.safetensors");
+  const adapter = spec.modules ? inlineAdapter(spec, tensors) : readAdapter(adapterFiles(join(directory, "adapter")));
+  const adapted = attachLora(model, spec.modules ? configOf(spec) : adapter.config);
+  const loaded = spec.modules ? { config: adapted.config, tensors: adapter.tensors } : adapter;
+  try {
+    const inputs = prefixed(tensors, "input.");
+    const batch = { inputs: Object.fromEntries(inputs), labels: tensors.get("labels") };
+    const result = await valueAndGrad(adapted, loaded, batch, lossOf(spec));
+    const output = result.outputs.values().next().value;
+    const checks = [compare("logits", output, tensors.get("logits"))];
+    const base = tensors.get("base.logits");
+    if (base) checks.push(compare("base logits", await run(adapted, batch.inputs, null), base));
+    const merged = merge(model, loaded);
+    checks.push(
+      compare("merged logits", await run(merged, batch.inputs), tensors.get("merged.logits") ?? tensors.get("logits")),
+    );
+    const expected = spec.modules ? inlineGradients(spec, tensors) : prefixed(tensors, "grad.");
+    const gradients = [...expected].map(([key, value]) => compare(`gradient of ${key}`, result.grads.get(key), value));
+    const loss = compare("loss", { dims: [1], data: [result.loss] }, tensors.get("loss"));
+    const failed = [loss, ...checks, ...gradients].filter(({ share }) => !(share <= 1));
+    return {
+      verdict: failed.length === 0 ? "pass" : "fail",
+      reason: failed.map(({ what, share }) => `${what}: ${share.toPrecision(3)} x the tolerance`).join("; "),
+      loss: Math.abs(result.loss - Number(tensors.get("loss").data[0])),
+      outputs: worst(checks),
+      gradients: worst(gradients),
+    };
+  } finally {
+    await adapted.dispose();
+  }
+}
+
+async function run(model, inputs, adapter) {
+  const session = await createSession(model);
+  try {
+    return (await session.run(inputs, adapter === undefined ? {} : { adapter })).values().next().value;
+  } finally {
+    await session.dispose();
+  }
+}
+
+const keyOf = (module, part) => `base_model.model.${module}.${part}.weight`;
+
+function inlineAdapter({ modules }, tensors) {
+  const parts = modules.flatMap((module) =>
+    ["lora_A", "lora_B"].map((part) => [keyOf(module, part), tensors.get(`lora.${module}.${part}`)]),
+  );
+  return { tensors: new Map(parts) };
+}
+
+function inlineGradients({ modules }, tensors) {
+  return modules.flatMap((module) =>
+    ["lora_A", "lora_B"].map((part) => [keyOf(module, part), tensors.get(`grad.${module}.${part}`)]),
+  );
+}
+
+function configOf({ modules, r, lora_alpha: loraAlpha }) {
+  return { r, loraAlpha, targetModules: modules };
+}
+
+function adapterFiles(directory) {
+  return new Map(readdirSync(directory).map((name) => [name, readFileSync(join(directory, name))]));
+}
+
+function prefixed(tensors, prefix) {
+  return [...tensors].flatMap(([key, value]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), value]] : []));
+}
+
+function lossOf({ loss, ignore_index: ignoreIndex }) {
+  const losses = { cross_entropy: crossEntropy, causal_lm: causalLm, mse: meanSquaredError };
+  if (!Object.hasOwn(losses, loss))
+    throw new LowrankError("config", `loss ${JSON.stringify(loss)}: known are ${Object.keys(losses).join(", ")}`);
+  return losses[loss]({ ignoreIndex });
+}
+
+/** The largest error as a share of what is tolerated: up to 1 passes; anything missing or not finite is infinitely wrong. */
+function compare(what, actual, expected) {
+  if (actual === undefined || actual.data.length !== expected.data.length)
+    return { what, share: Number.POSITIVE_INFINITY };
+  let share = 0;
+  for (let index = 0; index < expected.data.length; index++) {
+    const [a, b] = [Number(actual.data[index]), Number(expected.data[index])];
+    const error = Math.abs(a - b) / (tolerance.absolute + tolerance.relative * Math.abs(b));
+    share = Number.isNaN(error) ? Number.POSITIVE_INFINITY : Math.max(share, error);
+  }
+  return { what, share };
+}
+
+function worst(checks) {
+  return Math.max(...checks.map(({ share }) => share));
+}
+
+/** The rows as a table for people. */
+export function formatRows(rows) {
+  const text = (value) => (value === undefined ? "-" : value.toExponential(1));
+  const head = ["case", "loss error", "outputs", "worst gradient", "verdict"];
+  const lines = rows.map((row) => [row.name, text(row.loss), text(row.outputs), text(row.gradients), row.verdict]);
+  const widths = head.map((title, column) => Math.max(title.length, ...lines.map((line) => line[column].length)));
+  const format = (line) =>
+    line
+      .map((cell, column) => cell.padEnd(widths[column]))
+      .join("  ")
+      .trimEnd();
+  const reasons = rows.filter(({ reason }) => reason !== "").map(({ name, reason }) => `${name}: ${reason}`);
+  const note = `outputs and gradients: the largest error as a share of ${tolerance.absolute} + ${tolerance.relative} |b|; 1 is the limit`;
+  return [format(head), ...lines.map(format), note, ...reasons].join("\n");
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const directories = process.argv.slice(2);
+  if (directories.length === 0) {
+    console.error("usage: npm run golden -- DIR...");
+    process.exit(2);
+  }
+  const rows = await runGolden(directories);
+  console.log(formatRows(rows));
+  if (rows.length === 0) console.error(`no case.json below ${directories.join(", ")}`);
+  process.exitCode = rows.length > 0 && rows.every(({ verdict }) => verdict !== "fail") ? 0 : 1;
+}

@@ -1,0 +1,269 @@
+// adapter_config.json to and from AdapterConfig: PEFT's names and defaults, all that we do not interpret kept for writing,
+// and what would change the mathematics refused by name. Reference: PEFT 0.21, tuners/lora/config.py and config.py.
+import type { AdapterConfig } from "../lora/config.ts";
+import { patternFault } from "../lora/scale.ts";
+import {
+  compareCodePoints,
+  decodeUtf8,
+  describe,
+  type JsonObject,
+  type JsonValue,
+  parseJson,
+  pythonJson,
+  quote,
+  RawNumber,
+  toPlain,
+} from "./json.ts";
+
+/** Real ones have about 1 KB; those with a rank for each module of a large model, tens. */
+const maxConfigBytes = 4_000_000;
+
+/** Every key that PEFT 0.21 writes for a plain LoRA and that AdapterConfig does not hold, with PEFT's default. */
+const uninterpreted: Readonly<Record<string, unknown>> = {
+  alora_invocation_tokens: null,
+  arrow_config: null,
+  auto_mapping: null,
+  bias: "none",
+  corda_config: null,
+  ensure_weight_tying: false,
+  eva_config: null,
+  inference_mode: true,
+  kasa_config: null,
+  layer_replication: null,
+  layers_pattern: null,
+  layers_to_transform: null,
+  loftq_config: {},
+  lora_bias: false,
+  lora_dropout: new RawNumber("0.0"),
+  lora_ga_config: null,
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  modules_to_save: null,
+  monteclora_config: null,
+  peft_version: "0.21.0",
+  qalora_group_size: 16,
+  revision: null,
+  target_parameters: null,
+  trainable_token_indices: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+  velora_config: null,
+};
+
+/** The keys that AdapterConfig holds. */
+const interpreted: ReadonlySet<string> = new Set([
+  ...[
+    "alpha_pattern",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "init_lora_weights",
+    "lora_alpha",
+  ],
+  ...["peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora"],
+]);
+
+/** Keys that change what the adapter computes, or what it stores, when they are neither null, false nor empty. */
+const unsupported: readonly string[] = [
+  ...["use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"],
+  ...["use_qalora", "alora_invocation_tokens", "megatron_config", "arrow_config", "kasa_config", "monteclora_config"],
+  ...["velora_config", "use_bdlora", "ensure_weight_tying"],
+];
+
+/** Initialisations that leave the base as it is. EVA sets A from activations: what is stored is plain LoRA. */
+const plainInitialisations: ReadonlySet<string> = new Set(["gaussian", "orthogonal", "eva"]);
+
+/** Initialisations that also change the base: their A and B belong to a base that we do not have. */
+const residualInitialisations = /^(?:pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga)$/;
+
+/**
+ * Reads adapter_config.json. Adds every fault to `faults`, and to `warnings` what PEFT 0.21 does not know. Returns null when
+ * there were faults. `targetModules` is empty where the file names none. Ranks over `maxRank` are refused.
+ */
+export function readConfig(
+  bytes: Uint8Array,
+  maxRank: number,
+  faults: string[],
+  warnings: string[],
+): AdapterConfig | null {
+  const before = faults.length;
+  const object = readObject(bytes, faults);
+  if (object === null) return null;
+  const peftType = object.get("peft_type");
+  if (peftType !== "LORA")
+    faults.push(`peft_type: expected "LORA", got ${describe(peftType)}; only LoRA adapters can be read`);
+  checkFeatures(object, faults);
+  const extra: [string, unknown][] = [];
+  for (const [key, value] of object) {
+    if (interpreted.has(key)) continue;
+    if (!Object.hasOwn(uninterpreted, key))
+      warnings.push(`key ${quote(key)} is not known: it is kept, and has no effect`);
+    extra.push([key, toPlain(value)]);
+  }
+  const rank: Read<number> = (value, where) => readRank(value, where, maxRank, faults);
+  const finite: Read<number> = (value, where) => readFinite(value, where, faults);
+  const given = (key: string): JsonValue => object.get(key) ?? (object.has(key) ? null : new RawNumber("8"));
+  const config: AdapterConfig = {
+    r: rank(given("r"), "r"),
+    loraAlpha: finite(given("lora_alpha"), "lora_alpha"),
+    targetModules: readModules(object, "target_modules", faults) ?? [],
+    excludeModules: readModules(object, "exclude_modules", faults),
+    useRslora: readBoolean(object, "use_rslora", faults),
+    rankPattern: readPattern(object, "rank_pattern", rank, faults),
+    alphaPattern: readPattern(object, "alpha_pattern", finite, faults),
+    fanInFanOut: readBoolean(object, "fan_in_fan_out", faults),
+    initLoraWeights: readInitialisation(object.get("init_lora_weights"), faults),
+    baseModelNameOrPath: readText(object, "base_model_name_or_path", faults),
+    taskType: readText(object, "task_type", faults),
+    extra: Object.fromEntries(extra),
+  };
+  return faults.length === before ? config : null;
+}
+
+/**
+ * The bytes of adapter_config.json, as PEFT writes it: every key of PEFT 0.21, sorted. `modules` are the adapted module
+ * paths, which "all-linear" is expanded to.
+ */
+export function writeConfig(config: AdapterConfig, modules: readonly string[]): Uint8Array {
+  const object: Record<string, unknown> = {
+    ...uninterpreted,
+    ...config.extra,
+    alpha_pattern: patternEntries(config.alphaPattern),
+    base_model_name_or_path: config.baseModelNameOrPath,
+    exclude_modules: config.excludeModules,
+    fan_in_fan_out: config.fanInFanOut,
+    // "normal" is the study's own; PEFT would refuse the name, and its default starts as the base model does too.
+    init_lora_weights: config.initLoraWeights === "normal" ? true : config.initLoraWeights,
+    lora_alpha: config.loraAlpha,
+    peft_type: "LORA",
+    r: config.r,
+    rank_pattern: patternEntries(config.rankPattern),
+    target_modules: config.targetModules === "all-linear" ? modules : config.targetModules,
+    task_type: config.taskType,
+    use_rslora: config.useRslora,
+  };
+  return new TextEncoder().encode(pythonJson(object));
+}
+
+function readObject(bytes: Uint8Array, faults: string[]): JsonObject | null {
+  if (bytes.length > maxConfigBytes) {
+    faults.push(`expected at most ${maxConfigBytes} bytes, got ${bytes.length}`);
+    return null;
+  }
+  const text = decodeUtf8(bytes);
+  if (text === null) {
+    faults.push("expected UTF-8 text, got other bytes");
+    return null;
+  }
+  try {
+    const value = parseJson(text, faults);
+    if (value instanceof Map) return value;
+    faults.push(`expected a JSON object, got ${describe(value)}`);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    faults.push(`expected JSON: ${error.message}`);
+  }
+  return null;
+}
+
+function checkFeatures(object: JsonObject, faults: string[]): void {
+  const bias = object.get("bias");
+  if (bias !== undefined && bias !== "none") {
+    faults.push(`bias: expected "none", got ${describe(bias)}; trained biases are not supported`);
+  }
+  for (const key of unsupported) {
+    const value = object.get(key) ?? null;
+    if (value === null || value === false || (Array.isArray(value) && value.length === 0)) continue;
+    faults.push(`${key}: not supported, got ${describe(value)}; only plain LoRA and rsLoRA on Linear layers are`);
+  }
+}
+
+type Read<T> = (value: JsonValue, where: string) => T;
+
+function readRank(value: JsonValue, where: string, maxRank: number, faults: string[]): number {
+  const rank = value instanceof RawNumber && /^\d+$/.test(value.text) ? value.valueOf() : 0;
+  if (rank < 1) faults.push(`${where}: expected a positive whole number, got ${describe(value)}`);
+  else if (rank > maxRank)
+    faults.push(`${where}: expected a rank of at most ${maxRank}, got ${describe(value)}; raise maxRank`);
+  return rank;
+}
+
+function readFinite(value: JsonValue, where: string, faults: string[]): number {
+  if (value instanceof RawNumber && Number.isFinite(value.valueOf())) return value.valueOf();
+  faults.push(`${where}: expected a finite number, got ${describe(value)}`);
+  return 0;
+}
+
+/** Absent and null are false, as they are to PEFT. */
+function readBoolean(object: JsonObject, key: string, faults: string[]): boolean {
+  const value = object.get(key) ?? false;
+  if (typeof value === "boolean") return value;
+  faults.push(`${key}: expected true or false, got ${describe(value)}`);
+  return false;
+}
+
+function readText(object: JsonObject, key: string, faults: string[]): string | null {
+  const value = object.get(key) ?? null;
+  if (value === null || typeof value === "string") return value;
+  faults.push(`${key}: expected a string or null, got ${describe(value)}`);
+  return null;
+}
+
+function readModules(object: JsonObject, key: string, faults: string[]): readonly string[] | string | null {
+  const value = object.get(key) ?? null;
+  if (value === null || typeof value === "string") return value;
+  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
+  faults.push(`${key}: expected a list of names, a regular expression or null, got ${describe(value)}`);
+  return null;
+}
+
+function readInitialisation(value: JsonValue | undefined, faults: string[]): boolean | string {
+  if (value === undefined) return true;
+  if (value === null) return false;
+  if (typeof value === "boolean") return value;
+  if (typeof value === "string" && plainInitialisations.has(value)) return value;
+  const residual = typeof value === "string" && residualInitialisations.test(value);
+  faults.push(
+    residual
+      ? `init_lora_weights: ${describe(value)} is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`
+      : `init_lora_weights: expected true, false, "gaussian", "orthogonal" or "eva", got ${describe(value)}`,
+  );
+  return true;
+}
+
+function readPattern(object: JsonObject, key: string, read: Read<number>, faults: string[]): Record<string, number> {
+  const value = object.get(key) ?? null;
+  if (value === null) return {};
+  if (!(value instanceof Map)) {
+    faults.push(`${key}: expected an object, got ${describe(value)}`);
+    return {};
+  }
+  const entries: [string, number][] = [];
+  for (const [pattern, item] of value) {
+    const where = `${key} ${quote(pattern)}`;
+    const fault = patternFault(pattern);
+    if (fault !== null) faults.push(`${where}: ${fault}`);
+    entries.push([keepPlace(pattern, entries), read(item, where)]);
+  }
+  return Object.fromEntries(entries);
+}
+
+/** A whole number as a key: JavaScript objects list these first and by value, wherever they were put. */
+const wholeNumber = /^(?:0|[1-9]\d*)$/;
+
+/**
+ * The first matching pattern wins, so that the order is part of the meaning. A whole number that stands behind another
+ * kind of pattern is wrapped in a group, which means the same and stays in its place.
+ */
+function keepPlace(pattern: string, before: readonly (readonly [string, number])[]): string {
+  const moves = wholeNumber.test(pattern) && before.some(([other]) => !wholeNumber.test(other));
+  return moves ? `(?:${pattern})` : pattern;
+}
+
+/** In the object's order, but whole numbers (of which no two match one path) as PEFT sorts them: "10" before "2". */
+function patternEntries(pattern: Readonly<Record<string, number>>): Map<string, number> {
+  const entries = Object.entries(pattern);
+  const numbers = entries.filter(([key]) => wholeNumber.test(key)).sort(([a], [b]) => compareCodePoints(a, b));
+  return new Map([...numbers, ...entries.filter(([key]) => !wholeNumber.test(key))]);
+}

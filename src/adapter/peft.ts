@@ -1,0 +1,191 @@
+// PEFT adapter directories: adapter_config.json and adapter_model.safetensors, read and written so that PEFT opens ours
+// and we open PEFT's, byte for byte where nothing was changed (PEFT 0.21). Files are bytes: no file system here.
+// Everything that is wrong with both files is reported at once, and nothing is returned when anything was.
+import { LowrankError, throwFaults } from "../errors.ts";
+import type { Adapter, AdapterConfig } from "../lora/config.ts";
+import { type AdapterModule, adapterKeys, collectModules } from "../lora/keys.ts";
+import { rankOf } from "../lora/scale.ts";
+import { type Tensor, tensor } from "../tensor.ts";
+import { readConfig, writeConfig } from "./config-file.ts";
+import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
+import { quote } from "./json.ts";
+import { scanSafetensors, writeSafetensors } from "./safetensors.ts";
+
+const configName = "adapter_config.json";
+const weightsName = "adapter_model.safetensors";
+
+/** An adapter directory's files by name; others than the two are left alone. */
+export type AdapterFiles = ReadonlyMap<string, Uint8Array> | Readonly<Record<string, Uint8Array>>;
+
+export interface ReadAdapterOptions {
+  /** Ranks above this are refused; default 4096. */
+  readonly maxRank?: number;
+  /** Stands before each error message, such as the directory's path; default "adapter". */
+  readonly where?: string;
+  /** Told of what is strange but harmless: unknown keys, tensors that PEFT would not load. */
+  readonly onWarning?: (message: string) => void;
+}
+
+/** A person reads the first few faults of a damaged adapter. */
+const maxFaults = 50;
+
+/**
+ * Reads a PEFT adapter: plain LoRA or rsLoRA on Linear layers (Hugging Face's Conv1D too). float16 and bfloat16 become
+ * float32, exactly. Throws LowrankError "adapter" with every fault of both files.
+ *
+ * @example
+ * const adapter = readAdapter(new Map([["adapter_config.json", json], ["adapter_model.safetensors", weights]]));
+ */
+export function readAdapter(files: AdapterFiles, options: ReadAdapterOptions = {}): Adapter {
+  const faults: string[] = [];
+  const warnings: string[] = [];
+  const config = readPart(files, configName, faults, (bytes, own) =>
+    readConfig(bytes, options.maxRank ?? 4096, own, warnings),
+  );
+  const tensors = readPart(files, weightsName, faults, (bytes, own) => readTensors(bytes, own, warnings));
+  if (tensors !== null) {
+    const own: string[] = [];
+    const modules = collectModules(tensors, own);
+    if (config !== null) checkRanks(config, modules, own);
+    faults.push(...own.map((fault) => `${weightsName}: ${fault}`));
+    if (config !== null && faults.length === 0) warnings.push(...unplaced(config, modules));
+  }
+  throwFaults("adapter", options.where ?? "adapter", limit(faults));
+  if (config === null || tensors === null) throw new Error("internal: an adapter without faults was not read");
+  for (const warning of warnings) options.onWarning?.(`${options.where ?? "adapter"}: ${warning}`);
+  return { config: withTargets(config, tensors), tensors };
+}
+
+/**
+ * The two files of a PEFT adapter directory. An adapter that was read and not changed gives the same bytes again. Throws
+ * LowrankError "adapter" for what `readAdapter` would refuse: NaN, infinity, shapes that disagree.
+ *
+ * @example
+ * for (const [name, bytes] of writeAdapter(adapter)) await writeFile(join(directory, name), bytes);
+ */
+export function writeAdapter(adapter: Adapter): Map<string, Uint8Array> {
+  const faults: string[] = [];
+  const modules = collectModules(adapter.tensors, faults);
+  if (adapter.tensors.size === 0) faults.push("expected tensors, got none");
+  checkNumbers(adapter.config, faults);
+  checkRanks(adapter.config, modules, faults);
+  for (const [key, { data }] of adapter.tensors) {
+    if (data instanceof Float32Array) checkFinite(key, data, faults);
+  }
+  throwFaults("adapter", "adapter to write", limit(faults));
+  const paths = modules.map(({ path }) => path);
+  return new Map([
+    [configName, writeConfig(adapter.config, paths)],
+    [weightsName, writeSafetensors(adapter.tensors, { format: "pt" })],
+  ]);
+}
+
+/** One file, read by `read`, with its name before each of its faults; null when it is not there or had faults. */
+function readPart<T>(
+  files: AdapterFiles,
+  name: string,
+  faults: string[],
+  read: (bytes: Uint8Array, faults: string[]) => T | null,
+): T | null {
+  const bytes = getFile(files, name);
+  if (bytes === undefined) {
+    const pickled = name === weightsName && getFile(files, "adapter_model.bin") !== undefined;
+    faults.push(
+      pickled
+        ? `${name}: expected this file, got adapter_model.bin, which can run code; save it with safe_serialization=True`
+        : `${name}: expected this file, got none`,
+    );
+    return null;
+  }
+  const own: string[] = [];
+  const part = read(bytes, own);
+  faults.push(...own.map((fault) => `${name}: ${fault}`));
+  return own.length === 0 ? part : null;
+}
+
+function getFile(files: AdapterFiles, name: string): Uint8Array | undefined {
+  if (files instanceof Map) return files.get(name);
+  return Object.entries(files).find(([key]) => key === name)?.[1];
+}
+
+function readTensors(bytes: Uint8Array, faults: string[], warnings: string[]): Map<string, Tensor> | null {
+  const { metadata, tensors } = scanSafetensors(bytes, faults);
+  if (faults.length > 0) return null;
+  if (tensors.size === 0) faults.push("expected tensors, got none");
+  for (const key of metadata.keys()) {
+    if (key !== "format") warnings.push(`${weightsName}: metadata ${quote(key)} is not kept`);
+  }
+  const converted = new Map<string, Tensor>();
+  for (const [key, value] of tensors) {
+    const float32 = toFloat32(value);
+    if (float32 === null)
+      faults.push(`${quote(key)}: expected float32, float16 or bfloat16, got ${value.type}; convert it`);
+    else {
+      checkFinite(key, float32.data, faults);
+      converted.set(key, float32);
+    }
+  }
+  return converted;
+}
+
+/** The same values as float32, where that is exact. */
+function toFloat32(value: Tensor): Tensor<"float32"> | null {
+  switch (value.type) {
+    case "float32":
+      return value;
+    case "float16":
+      return tensor("float32", value.dims, float16ToFloat32(value.data));
+    case "bfloat16":
+      return tensor("float32", value.dims, bfloat16ToFloat32(value.data));
+    default:
+      return null;
+  }
+}
+
+function checkFinite(key: string, data: Float32Array, faults: string[]): void {
+  const at = data.findIndex((value) => !Number.isFinite(value));
+  if (at >= 0)
+    faults.push(`${quote(key)}: expected finite values, got ${data[at]} at ${at}; the training may have diverged`);
+}
+
+/** JSON has no NaN and no infinity. */
+function checkNumbers({ r, loraAlpha, rankPattern, alphaPattern }: AdapterConfig, faults: string[]): void {
+  const numbers = Object.entries({ r, loraAlpha }).concat(Object.entries(rankPattern), Object.entries(alphaPattern));
+  for (const [name, value] of numbers) {
+    if (!Number.isFinite(value)) faults.push(`${quote(name)}: expected a finite number, got ${value}`);
+  }
+}
+
+function checkRanks(config: AdapterConfig, modules: readonly AdapterModule[], faults: string[]): void {
+  for (const { path, a } of modules) {
+    const key = quote(adapterKeys(path).a);
+    try {
+      const rank = rankOf(config, path);
+      if (a.dims[0] === rank) continue;
+      faults.push(`${key}: expected rank ${rank} as r and rank_pattern have it, got shape [${a.dims.join(", ")}]`);
+    } catch (error) {
+      if (!(error instanceof LowrankError)) throw error;
+      faults.push(`${key}: ${error.message}`); // a pattern that cannot be matched against this path
+    }
+  }
+}
+
+/** PEFT loads an adapter without a word when its configuration leaves some of its tensors without a place. */
+function unplaced(config: AdapterConfig, modules: readonly AdapterModule[]): string[] {
+  const targets = config.targetModules;
+  if (typeof targets === "string") return [];
+  if (targets.length === 0)
+    return [`${configName}: target_modules names nothing; the modules of ${weightsName} are taken`];
+  return modules
+    .filter(({ path }) => !targets.some((target) => path === target || path.endsWith(`.${target}`)))
+    .map(({ path }) => `${quote(path)} has tensors, but target_modules does not name it: PEFT would not load them`);
+}
+
+function withTargets(config: AdapterConfig, tensors: ReadonlyMap<string, Tensor>): AdapterConfig {
+  if (config.targetModules.length > 0) return config;
+  return { ...config, targetModules: collectModules(tensors, []).map(({ path }) => path) };
+}
+
+function limit(faults: readonly string[]): readonly string[] {
+  return faults.length <= maxFaults ? faults : [...faults.slice(0, maxFaults), `and ${faults.length - maxFaults} more`];
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env node
+// The `lowrank` command: verbs and their options. What a verb does lives in the rooms below.
+import { Command, CommanderError } from "commander";
+import { LowrankError } from "../errors.ts";
+import { lowrankVersion } from "../runs/environment.ts";
+import { reportError } from "./main-errors.ts";
+import { studyCommand } from "./study.ts";
+import { summaryCommand } from "./summary.ts";
+
+const program = new Command("lowrank")
+  .description("LoRA fine-tuning for ONNX models, with no Python.")
+  .version(lowrankVersion(), "-v, --version")
+  .showSuggestionAfterError()
+  .exitOverride()
+  .configureOutput({ outputError: () => {} })
+  .addHelpText(
+    "after",
+    "\nEnvironment: LOWRANK_DATA names the folder with MNIST, LOWRANK_DEBUG=1 adds stacks to errors, NO_COLOR is respected.",
+  );
+
+for (const command of [studyCommand(), summaryCommand()]) {
+  command.exitOverride().configureOutput({ outputError: () => {} });
+  program.addCommand(command);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (!(error instanceof CommanderError)) return reportError(error, process.stderr);
+  if (error.exitCode === 0) return 0;
+  // Called with nothing: the help has been shown, which is not what a script wants.
+  if (error.code === "commander.help") return 2;
+  const message = error.message.replace(/^error: /, "").replaceAll("\n", " ");
+  return reportError(new LowrankError("config", `${message}; see lowrank --help`), process.stderr);
+}

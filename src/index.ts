@@ -1,0 +1,42 @@
+// What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
+export { merge } from "./adapter/merge.ts";
+export { readAdapter, writeAdapter } from "./adapter/peft.ts";
+export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
+export { type ErrorCode, LowrankError } from "./errors.ts";
+export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
+export { attachLora } from "./lora/attach.ts";
+export type { Adapter, AdapterConfig, InitLoraWeights, LoraConfig } from "./lora/config.ts";
+export { attachAll, withWeights } from "./lora/full.ts";
+export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
+export {
+  createModel,
+  float,
+  type GraphBuilder,
+  graphBuilder,
+  type OpOptions,
+  type PlainAttributes,
+  type Value,
+} from "./onnx/builder.ts";
+export type { ElementType } from "./onnx/elements.ts";
+export type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./onnx/model.ts";
+export { readModel } from "./onnx/read.ts";
+export { type Site, sites } from "./onnx/sites.ts";
+export { type ModelSummary, type SummaryRow, summary } from "./onnx/summary.ts";
+export { writeModel } from "./onnx/write.ts";
+export { createRandom, type Random, type RandomState } from "./random.ts";
+export type { Device, SessionOptions } from "./runtime/session.ts";
+export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
+export { type AdapterSession, createSession } from "./train/infer.ts";
+export { type CrossEntropyOptions, causalLm, crossEntropy, type Loss, meanSquaredError } from "./train/losses.ts";
+export {
+  type AdamOptions,
+  adam,
+  adamw,
+  type NamedArrays,
+  type Optimizer,
+  type OptimizerState,
+} from "./train/optimizers.ts";
+export { constant, type Schedule } from "./train/schedules.ts";
+export { type Batch, compileStep, type TrainingStep } from "./train/step.ts";
+export { type Batches, type History, type StepProgress, type TrainOptions, train, trainAll } from "./train/train.ts";
+export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";

@@ -1,0 +1,92 @@
+import { describe, expect, it } from "vitest";
+import { LowrankError } from "../errors.ts";
+import { type Tensor, tensor, zeros } from "../tensor.ts";
+import { adapterKeys, modulesOf } from "./keys.ts";
+
+const a = "base_model.model.fc.lora_A.weight";
+const b = "base_model.model.fc.lora_B.weight";
+
+function faultsOf(tensors: Record<string, Tensor>): readonly string[] {
+  try {
+    modulesOf({ tensors: new Map(Object.entries(tensors)) });
+  } catch (error) {
+    expect(error).toBeInstanceOf(LowrankError);
+    if (error instanceof LowrankError) {
+      expect(error.code).toBe("adapter");
+      return error.faults.map((fault) => fault.replace("adapter: ", ""));
+    }
+  }
+  return [];
+}
+
+describe("adapterKeys", () => {
+  it("are PEFT's", () => {
+    expect(adapterKeys("bert.encoder.layer.0.attention.self.query")).toEqual({
+      a: "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight",
+      b: "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.weight",
+    });
+  });
+});
+
+describe("modulesOf", () => {
+  it("gives paths with their A and B, in order", () => {
+    const first = { a: tensor("float32", [1, 2], Float32Array.of(1, 2)), b: zeros([3, 1]) };
+    const tensors = new Map<string, Tensor>([
+      [adapterKeys("z").b, zeros([5, 2])],
+      [a, first.a],
+      [adapterKeys("z").a, zeros([2, 4])],
+      [b, first.b],
+    ]);
+    const modules = modulesOf({ tensors });
+    expect(modules.map(({ path }) => path)).toEqual(["z", "fc"]);
+    expect(modules[1]).toEqual({ path: "fc", ...first });
+    expect(modules[0]?.b.dims).toEqual([5, 2]);
+  });
+
+  it("names what is not supported, all at once", () => {
+    const path = "base_model.model.m";
+    const faults = faultsOf({
+      [`${path}.lora_magnitude_vector`]: zeros([2]),
+      [`${path}.lora_embedding_A`]: zeros([2, 2]),
+      [`${path}.lora_B.bias`]: zeros([2]),
+      [`${path}.base_layer.bias`]: zeros([2]),
+      [`${path}.weight`]: zeros([2, 2]),
+      [`${path}.lora_C.weight`]: zeros([2, 2]),
+      "base_model.model.lora_A.weight": zeros([2, 2]),
+      "fc.lora_A.weight": zeros([2, 2]),
+    });
+    expect(faults).toEqual([
+      `${path}.lora_magnitude_vector: DoRA's magnitude is not supported; only LoRA on Linear layers is`,
+      `${path}.lora_embedding_A: LoRA on an embedding is not supported; only LoRA on Linear layers is`,
+      `${path}.lora_B.bias: lora_bias is not supported; only LoRA on Linear layers is`,
+      `${path}.base_layer.bias: a trained bias is not supported; only LoRA on Linear layers is`,
+      `${path}.weight: a whole saved module (modules_to_save) is not supported; only LoRA on Linear layers is`,
+      `${path}.lora_C.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another`,
+      "base_model.model.lora_A.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another",
+      "fc.lora_A.weight: expected a key that starts with base_model.model., got another",
+    ]);
+  });
+
+  it("refuses one matrix without the other, and wrong shapes and types", () => {
+    expect(faultsOf({ [a]: zeros([1, 2]) })).toEqual([`${a}: expected ${b} with it, got none`]);
+    expect(faultsOf({ [b]: zeros([1, 2]) })).toEqual([`${b}: expected ${a} with it, got none`]);
+    expect(faultsOf({ [a]: zeros([2, 3]), [b]: zeros([4, 3]) })).toEqual([
+      `${b}: expected [out, 2] as lora_A has rank 2, got [4, 3]`,
+    ]);
+    expect(faultsOf({ [a]: zeros([2, 3, 1, 1]), [b]: zeros([4]) })).toEqual([
+      `${a}: expected [r, in], got [2, 3, 1, 1]; LoRA on convolutions is not supported`,
+      `${b}: expected [out, r], got [4]`,
+    ]);
+    expect(faultsOf({ [a]: zeros([0, 3]), [b]: zeros([4, 0]) })).toHaveLength(2);
+    expect(faultsOf({ [a]: tensor("int8", [1, 1], new Int8Array(1)), [b]: zeros([1, 1]) })).toEqual([
+      `${a}: expected a float32 tensor, got int8`,
+    ]);
+  });
+
+  it("cuts keys of any length, quickly", () => {
+    const key = `base_model.model${".token_adapter.".repeat(200_000)}\n.lora_A.weight`;
+    const [fault] = faultsOf({ [key]: zeros([1, 1]) });
+    expect(fault).toContain("…: expected at most 1024 characters");
+    expect(fault?.length).toBeLessThan(400);
+  });
+});

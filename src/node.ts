@@ -1,0 +1,8 @@
+// What Node.js has beyond index.ts: files, and the study.
+
+export { type DataSource, loadMnist, type Mnist, type MnistOptions } from "./data/mnist.ts";
+export * from "./index.ts";
+export { type StudyOptions, studyDefaults } from "./study/options.ts";
+export type { Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";
+export { runStudy, type StudyEnvironment, type StudyRun } from "./study/study.ts";
+export type { Voice } from "./study/voice.ts";

@@ -1,0 +1,119 @@
+// Running a model with any adapter, or none, in one session. Adapters are inputs, so switching is free; one of another
+// rank or scale than the graph was built for fits too, since the rank is a symbol and the scale moves into B.
+import { LowrankError } from "../errors.ts";
+import { AdaptedModel } from "../lora/adapted.ts";
+import type { Adapter } from "../lora/config.ts";
+import { disabledTensors } from "../lora/init.ts";
+import { scaleOf } from "../lora/scale.ts";
+import type { Model } from "../onnx/model.ts";
+import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
+import { type Tensor, tensor } from "../tensor.ts";
+
+export interface AdapterSession {
+  /**
+   * Runs the model; `adapter` null (the default) is the base itself.
+   * @throws LowrankError "data" when inputs are missing, "adapter" when the adapter does not fit.
+   */
+  run(inputs: Readonly<Record<string, Tensor>>, options?: { adapter?: Adapter | null }): Promise<Map<string, Tensor>>;
+  dispose(): Promise<void>;
+}
+
+/**
+ * A session for a plain model, or for an adapted one with its adapter switched at each run.
+ *
+ * @example
+ * const session = await createSession(attachLora(model, adapter.config));
+ * const { logits } = Object.fromEntries(await session.run({ x }, { adapter }));
+ */
+export async function createSession(
+  model: Model | AdaptedModel,
+  options: SessionOptions = {},
+): Promise<AdapterSession> {
+  if (model instanceof AdaptedModel) return new SwitchingSession(model, await openSession(model.model, options));
+  const session = await openSession(model, options);
+  return {
+    run: async (inputs, { adapter = null } = {}) => {
+      if (adapter !== null)
+        throw new LowrankError(
+          "adapter",
+          "this session runs a plain model: open it on attachLora(model, adapter.config)",
+        );
+      return session.run(new Map(Object.entries(inputs)));
+    },
+    dispose: () => session.dispose(),
+  };
+}
+
+class SwitchingSession implements AdapterSession {
+  readonly #adapted: AdaptedModel;
+  readonly #session: Session;
+  readonly #prepared = new WeakMap<Adapter, Tensors>();
+  readonly #disabled: Tensors;
+
+  constructor(adapted: AdaptedModel, session: Session) {
+    this.#adapted = adapted;
+    this.#session = session;
+    this.#disabled = disabledTensors(adapted);
+  }
+
+  async run(
+    inputs: Readonly<Record<string, Tensor>>,
+    { adapter = null }: { adapter?: Adapter | null } = {},
+  ): Promise<Map<string, Tensor>> {
+    const tensors = adapter === null ? this.#disabled : this.#prepare(adapter);
+    return this.#session.run(new Map([...tensors, ...Object.entries(inputs)]));
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session.dispose();
+  }
+
+  #prepare(adapter: Adapter): Tensors {
+    let prepared = this.#prepared.get(adapter);
+    if (prepared === undefined) {
+      prepared = fitAdapter(this.#adapted, adapter);
+      this.#prepared.set(adapter, prepared);
+    }
+    return prepared;
+  }
+}
+
+/** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
+function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
+  const fitted = new Map<string, Tensor>(disabledTensors(adapted));
+  const known = new Set(fitted.keys());
+  const faults = [...adapter.tensors.keys()]
+    .filter((key) => !known.has(key))
+    .map((key) => `${key}: the model has no branch for it`);
+  for (const { site, scale, a, b } of adapted.sites) {
+    const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
+    if (A === undefined && B === undefined) continue;
+    const r = A?.dims[0];
+    if (A?.dims.join() !== `${r},${site.inFeatures}` || B?.dims.join() !== `${site.outFeatures},${r}`) {
+      faults.push(
+        `${site.modulePath}: expected A [r,${site.inFeatures}] and B [${site.outFeatures},r], got ${A ? `[${A.dims}]` : "no A"} and ${B ? `[${B.dims}]` : "no B"}`,
+      );
+      continue;
+    }
+    const factor = scaleOf(adapter.config, site.modulePath) / scale;
+    fitted.set(a, A);
+    fitted.set(
+      b,
+      factor === 1
+        ? B
+        : tensor(
+            "float32",
+            B.dims,
+            (B.data as Float32Array).map((value) => value * factor),
+          ),
+    );
+  }
+  if (faults.length > 0) {
+    throw new LowrankError(
+      "adapter",
+      `adapter: it does not fit the model\n${faults.map((fault) => `  - ${fault}`).join("\n")}`,
+      { faults },
+    );
+  }
+  return fitted;
+}

@@ -1,0 +1,119 @@
+// A training step that is run many times: parameters and their gradients live in one arena, which the runtime reads from
+// and writes to in place, and which the optimizer updates in place. A step allocates nothing that it could reuse.
+import { LowrankError } from "../errors.ts";
+import type { AdaptedModel } from "../lora/adapted.ts";
+import { type BoundRun, openSession, type Session, type SessionOptions } from "../runtime/session.ts";
+import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { type Arena, createArena } from "./arena.ts";
+import type { Loss } from "./losses.ts";
+import type { NamedArrays, Optimizer } from "./optimizers.ts";
+import { buildStepGraph, type StepGraph } from "./step-graph.ts";
+
+/** Inputs by name, and labels. A step reads it and is done with it: the same buffers may be filled again for the next. */
+export interface Batch {
+  readonly inputs: Readonly<Record<string, Tensor>>;
+  /** Class indices (int64) or targets (float32), as the loss has it. */
+  readonly labels: Tensor;
+}
+
+/** A compiled step: the session, and the memory it works in. */
+export interface TrainingStep {
+  readonly arena: Arena;
+  /** The values that the next run uses; change them in place. */
+  readonly parameters: NamedArrays;
+  /** The gradients of the last run. */
+  readonly gradients: NamedArrays;
+  /** Forward, loss and backward for one batch. Returns the loss. */
+  run(batch: Batch): Promise<number>;
+  dispose(): Promise<void>;
+}
+
+/**
+ * Compiles the step of an adapted model.
+ *
+ * @param optimizer says how much state to leave room for in the arena; null when none will be used.
+ */
+export async function compileStep(
+  adapted: AdaptedModel,
+  loss: Loss,
+  optimizer: Pick<Optimizer, "slots"> | null,
+  options: SessionOptions = {},
+): Promise<TrainingStep> {
+  const graph = buildStepGraph(adapted, loss);
+  const session = await openSession(graph.model, options);
+  return new CompiledStep(adapted, graph, session, optimizer?.slots.length ?? 0);
+}
+
+class CompiledStep implements TrainingStep {
+  readonly arena: Arena;
+  readonly parameters: NamedArrays;
+  readonly gradients: NamedArrays;
+  readonly #graph: StepGraph;
+  readonly #session: Session;
+  readonly #values = new Map<string, Tensor>();
+  readonly #results: Map<string, Tensor>;
+  readonly #loss = new Float32Array(1);
+  #bound: BoundRun | undefined;
+
+  constructor(adapted: AdaptedModel, graph: StepGraph, session: Session, slots: number) {
+    this.#graph = graph;
+    this.#session = session;
+    const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
+    this.arena = createArena(Array.from({ length: 2 + slots }, () => lengths).flat());
+    this.parameters = allocate(this.arena, adapted, lengths);
+    this.gradients = allocate(this.arena, adapted, lengths);
+    this.#results = new Map([[graph.loss, tensor("float32", [], this.#loss)]]);
+    for (const { key, dims } of adapted.parameters) {
+      this.#values.set(key, tensor("float32", dims, this.parameters.get(key)!));
+      this.#results.set(graph.gradients.get(key)!, tensor("float32", dims, this.gradients.get(key)!));
+    }
+  }
+
+  async run({ inputs, labels }: Batch): Promise<number> {
+    if (this.#bound === undefined) {
+      const feeds = new Map([...this.#values, ...Object.entries(inputs), [this.#graph.labels, labels] as const]);
+      this.#bound = this.#session.bind(feeds, this.#results);
+    } else {
+      for (const name in inputs) this.#bound.feed(name, inputs[name]!);
+      this.#bound.feed(this.#graph.labels, labels);
+    }
+    await this.#bound.run();
+    return this.#loss[0]!;
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session.dispose();
+  }
+}
+
+function allocate(arena: Arena, adapted: AdaptedModel, lengths: readonly number[]): Map<string, Float32Array> {
+  return new Map(adapted.parameters.map(({ key }, index) => [key, arena.allocate(lengths[index]!)]));
+}
+
+/** Copies starting values into a step. Throws LowrankError "adapter" that lists what is missing, extra or misshapen. */
+export function loadParameters(step: TrainingStep, adapted: AdaptedModel, tensors: ReadonlyMap<string, Tensor>): void {
+  const faults: string[] = [];
+  for (const { key, dims } of adapted.parameters) {
+    const value = tensors.get(key);
+    if (value === undefined) faults.push(`${key}: missing`);
+    else if (value.type !== "float32" || value.dims.join() !== dims.join()) {
+      faults.push(`${key}: expected float32 [${dims}], got ${value.type} [${value.dims}]`);
+    } else step.parameters.get(key)!.set(value.data);
+  }
+  const known = new Set(adapted.parameters.map(({ key }) => key));
+  for (const key of tensors.keys()) if (!known.has(key)) faults.push(`${key}: the model has no such parameter`);
+  if (faults.length > 0) {
+    throw new LowrankError(
+      "adapter",
+      `adapter: it does not fit the model\n${faults.map((fault) => `  - ${fault}`).join("\n")}`,
+      { faults },
+    );
+  }
+}
+
+/** A copy of a step's parameters as tensors. */
+export function copyParameters(step: TrainingStep, adapted: AdaptedModel): Map<string, Tensor> {
+  return new Map(
+    adapted.parameters.map(({ key, dims }) => [key, tensor("float32", dims, step.parameters.get(key)!.slice())]),
+  );
+}

@@ -1,0 +1,63 @@
+// One evaluation of loss and gradients, for people who write their own loop, and for checking against other libraries.
+import type { AdaptedModel } from "../lora/adapted.ts";
+import type { Adapter } from "../lora/config.ts";
+import { openSession, type Session, type SessionOptions } from "../runtime/session.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Loss } from "./losses.ts";
+import type { Batch } from "./step.ts";
+import { buildStepGraph, type StepGraph } from "./step-graph.ts";
+
+export interface ValueAndGrad {
+  readonly loss: number;
+  /** The model's outputs by name. */
+  readonly outputs: Map<string, Tensor>;
+  /** d loss / d parameter, by the parameter's key, in its shape. */
+  readonly grads: Map<string, Tensor>;
+}
+
+interface Held {
+  readonly graph: StepGraph;
+  readonly session: Session;
+  dispose(): Promise<void>;
+}
+
+/**
+ * Loss, outputs and gradients for one batch. The session is kept on `adapted` for the next call with the same loss object;
+ * `adapted.dispose()` frees it.
+ *
+ * @throws LowrankError "model" when an operator has no gradient rule, "data" when the batch lacks an input.
+ * @example const { loss, grads } = await valueAndGrad(adapted, adapter, { inputs: { x }, labels }, crossEntropy());
+ */
+export async function valueAndGrad(
+  adapted: AdaptedModel,
+  adapter: Pick<Adapter, "tensors">,
+  batch: Batch,
+  loss: Loss,
+  options: SessionOptions = {},
+): Promise<ValueAndGrad> {
+  const { graph, session } = await adapted.hold(
+    `step ${keyOf(loss)} ${options.device} ${options.threads}`,
+    async (): Promise<Held> => {
+      const built = buildStepGraph(adapted, loss);
+      const opened = await openSession(built.model, options);
+      return { graph: built, session: opened, dispose: () => opened.dispose() };
+    },
+  );
+  const feeds = new Map([...adapter.tensors, ...Object.entries(batch.inputs), [graph.labels, batch.labels] as const]);
+  const results = await session.run(feeds);
+  return {
+    loss: Number(results.get(graph.loss)!.data[0]),
+    outputs: new Map(graph.outputs.map((name) => [name, results.get(name)!])),
+    grads: new Map([...graph.gradients].map(([key, name]) => [key, results.get(name)!])),
+  };
+}
+
+const keys = new WeakMap<Loss, number>();
+let count = 0;
+
+/** A number for each loss object: two of the same name may differ in their options. */
+function keyOf(loss: Loss): number {
+  const key = keys.get(loss) ?? count++;
+  keys.set(loss, key);
+  return key;
+}
