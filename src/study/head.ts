@@ -77,7 +77,7 @@ export async function runHead(head: Head, prefix: string, context: StudyContext)
   const merged = merge(base.model, tuned.adapter);
   await context.run.write(files.merged, writeModel(merged));
 
-  const readings = await readAll(base, adapted, merged, tuned.adapter, replayed?.adapter ?? null, context);
+  const readings = await readAll(adapted, merged, tuned.adapter, replayed?.adapter ?? null, context);
   const proofs = await prove(base, adapted, tuned.adapter, files.base, context);
   const labels = context.test.labels;
   const result: HeadSummary = {
@@ -241,7 +241,6 @@ interface AllReadings {
 
 /** The test images through one session with the adapter on, off and exchanged, and through the merged model. */
 async function readAll(
-  base: BaseRun,
   adapted: AdaptedModel,
   merged: Model,
   tuned: Adapter,

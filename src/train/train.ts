@@ -62,7 +62,7 @@ export async function train(
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<{ adapter: Adapter; history: History }> {
   const start = options.adapter ?? initAdapter(adapted, options).adapter;
-  const { tensors, history } = await fit(adapted, start.tensors, data, options);
+  const { tensors, history } = await runTraining(adapted, start.tensors, data, options);
   return { adapter: { config: start.config, tensors }, history };
 }
 
@@ -76,10 +76,10 @@ export async function trainAll(
   data: Batches,
   options: TrainOptions = {},
 ): Promise<{ tensors: Map<string, Tensor>; history: History }> {
-  return fit(adapted, currentWeights(adapted), data, options);
+  return runTraining(adapted, currentWeights(adapted), data, options);
 }
 
-async function fit(
+async function runTraining(
   adapted: AdaptedModel,
   start: ReadonlyMap<string, Tensor>,
   data: Batches,

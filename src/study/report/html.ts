@@ -22,8 +22,6 @@ export class Markup {
 /** What a template can hold; null and false leave nothing, an array leaves its items one after another. */
 export type Content = string | number | Markup | null | false | readonly Content[];
 
-export const nothing: Markup = Markup.trusted("");
-
 /**
  * A piece of HTML.
  *

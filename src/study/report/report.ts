@@ -29,7 +29,7 @@ export function renderReport(result: StudyResult): string {
     ...chapters,
     ["repeat", "To check or repeat it"],
   ];
-  const body = html`${opening(views, result.summary.started, any ? links : [])}
+  const body = html`${opening(views, result.summary, any ? links : [])}
 <main>
 ${any && [inShort(views), method(views), network(views), views.map(headChapter), appendix(views)]}</main>
 <footer>Written by <code>lowrank study</code>. This page is one file and asks the network for nothing.</footer>

@@ -44,6 +44,7 @@ code { font: 0.9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; min-width: 100%; font-size: 15px; line-height: 1.35; font-variant-numeric: tabular-nums; }
 caption { padding-bottom: 6px; text-align: left; font-size: 14px; color: var(--quiet); }
+caption > span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 32px); }
 th, td { padding: 5px 16px 5px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--grid); }
 th:first-child { padding-left: 8px; }
 th:last-child, td:last-child { padding-right: 8px; }
@@ -51,6 +52,7 @@ th { font-weight: 600; } tbody th { font-weight: 400; }
 thead th { vertical-align: bottom; border-bottom-color: var(--rule); }
 tfoot th, tfoot td { border-top: 1px solid var(--rule); border-bottom: 0; font-weight: 600; }
 .number { text-align: right; white-space: nowrap; } thead .number { white-space: normal; }
+.whole { white-space: nowrap; } .loose { white-space: normal; }
 .mark-row > * { background: var(--mark); font-weight: 600; }
 .held { color: var(--good); font-weight: 600; white-space: nowrap; } .failed { color: var(--bad); font-weight: 600; }
 .fingerprint { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -64,6 +66,7 @@ details { margin-top: 8px; font-size: 14px; } summary { cursor: pointer; color: 
   .trio:has(figure:nth-child(3)) { width: 1100px; margin-left: -190px; grid-template-columns: repeat(3, 340px); }
 }
 .only-narrow { display: none; }
+@media screen and (max-width: 480px) { th, td { padding-right: 10px; } table { font-size: 14px; } .deck { font-size: 18px; } body > header { padding-top: 32px; } }
 @media screen and (max-width: 751px) { .only-wide { display: none; } .only-narrow { display: block; } }
 svg { display: block; max-width: 100%; height: auto; font-family: system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .strong { font-weight: 600; }
@@ -71,7 +74,7 @@ svg .grid { stroke: var(--grid); } svg .axis, svg .rule { stroke: var(--rule); }
 svg .series-base { fill: var(--base); } svg .series-on { fill: var(--on); } svg .series-replay { fill: var(--replay); }
 svg .series-off { fill: none; stroke: var(--base); stroke-width: 1.5; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-svg .line.series-base { stroke: var(--base); } svg .line.series-on { stroke: var(--on); } svg .line.series-replay { stroke: var(--replay); }
+svg .line.series-base { stroke: var(--base); } svg .line.series-on { stroke: var(--on); } svg .line.series-replay { stroke: var(--replay); stroke-dasharray: 7 3; }
 svg .cell { fill: none; stroke: var(--grid); } svg .cell-right { fill: var(--right); } svg .cell-wrong { fill: var(--wrong); }
 svg .ink-on-right { fill: #ffffff; } svg .ink-on-wrong { fill: var(--on-wrong); }
 .swatch { display: inline-block; width: 11px; height: 11px; margin-right: 5px; }
@@ -90,9 +93,13 @@ body > footer { margin-top: 56px; margin-bottom: 40px; padding-top: 16px; border
   section { margin-top: 24pt; }
   main > section + section { padding-top: 18pt; }
   h1, h2, h3, figcaption, caption { break-after: avoid; }
+  .pair { grid-template-columns: repeat(2, 1fr); column-gap: 24px; }
+  .digits { grid-template-columns: repeat(5, 1fr); gap: 14px; }
+  h3 + p { break-after: avoid; }
   figure, tr, .digits li, .note, li, .scroll { break-inside: avoid; }
   p { orphans: 3; widows: 3; }
   .scroll { overflow: visible; }
-  svg, .mark-row > *, .note, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  svg, .whole { white-space: nowrap; } .loose { white-space: normal; }
+.mark-row > *, .note, .swatch { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 `;

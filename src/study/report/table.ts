@@ -38,7 +38,7 @@ export function dataTable(table: DataTable): Markup {
   );
   const total = table.total && html`<tfoot><tr>${row(table.columns, table.total)}</tr></tfoot>`;
   return html`<div class="scroll" role="region" aria-label="${table.caption}" tabindex="0"><table>
-<caption>${table.caption}</caption>
+<caption><span>${table.caption}</span></caption>
 <thead><tr>${head}</tr></thead>
 <tbody>
 ${rows}</tbody>${total ?? null}

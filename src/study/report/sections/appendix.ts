@@ -1,5 +1,5 @@
 // What a reader needs to check or repeat the run: settings, fingerprints of the data, files.
-import { count, duration, fixed, share, short } from "../format.ts";
+import { count, duration, share, short } from "../format.ts";
 import { type Content, html, type Markup } from "../html.ts";
 import { dataTable, text } from "../table.ts";
 import { type HeadView, headName } from "../view.ts";
@@ -14,8 +14,11 @@ export function appendix(views: readonly HeadView[]): Markup {
     ["Epochs of base training", short(settings.epochs)],
     ["Steps of tuning", count(settings.steps)],
     ["Replay", settings.replay > 0 ? `${share(settings.replay)} of each batch` : "off"],
-    ["Seed", fixed(settings.seed, 0)],
+    ["Digit", settings.digit === null ? "the one that the base reads wrongly most often" : String(settings.digit)],
+    ["Images", settings.limit === null ? "all" : `at most ${count(settings.limit)} to train and to test`],
+    ["Seed", String(settings.seed)],
     ["Device", settings.device],
+    ["Threads", count(settings.threads)],
     ...views.map((view): [string, string] => [`Time for the ${headName(view.head)}`, duration(view.summary.seconds)]),
   ];
   return html`<section id="repeat">

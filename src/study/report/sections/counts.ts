@@ -101,7 +101,7 @@ function remedy(view: HeadView): Markup {
     return html`<p>The remedy, mixing images of all digits back in (replay), was switched off in this run.</p>`;
   const own = moved(base.wrong[digit] ?? 0, replay.wrong[digit] ?? 0);
   const others = moved(wrongOnOthers(base.wrong, digit), wrongOnOthers(replay.wrong, digit));
-  return html`<p><strong>The remedy is replay.</strong> When ${share(replay.fraction)} of each batch comes from all digits, the set asks for all of them again. The same tuning then left digit ${digit} with a wrong count that ${own}, and the nine others with one that ${others}. Accuracy came out at ${accuracy(view, replay.accuracy)}.</p>`;
+  return html`<p><strong>The remedy is replay.</strong> When ${share(replay.fraction)} of each batch comes from all digits, the set asks for all of them again. With it, wrong answers on digit ${digit} ${own}, and on the nine others they ${others}. Accuracy came out at ${accuracy(view, replay.accuracy)}.</p>`;
 }
 
 function costTable(view: HeadView): Markup {

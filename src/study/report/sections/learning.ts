@@ -14,7 +14,7 @@ export function learning(view: HeadView): Markup | null {
   const tuning: LineSeries[] = [{ name: `digit ${digit} alone`, style: "series-on", points: points(tuned) }];
   if (replay) tuning.push({ name: "with replay", style: "series-replay", points: points(replay) });
   return html`<h3>How it learnt</h3>
-<p>The loss says how far the network’s answers are from the labels; 0 would be perfect. The curves are running means over the training images. ${lossCaveat(view)}</p>
+<p>The loss says how far the network’s answers are from the labels; 0 would be perfect, and a network that knows nothing has about 2.303, the natural logarithm of 10. The curves are running means over the training images. ${lossCaveat(view)}</p>
 <div class="pair">
 ${curve(view, "base", "Training the base", [{ name: "base", style: "series-base", points: points(base) }])}
 ${curve(view, "tune", "Tuning the adapter", tuning)}
@@ -33,7 +33,7 @@ function curve(view: HeadView, name: string, title: string, series: readonly Lin
   const description = series.map(describe).join(" ");
   return figure({
     id: `${view.head}-loss-${name}`,
-    caption: html`<strong>${title}</strong>Loss after each step, ${headName(view.head)}`,
+    caption: html`<strong>${title}</strong>Running mean of the loss, ${headName(view.head)}`,
     wide: false,
     draw: (id, width) =>
       lineChart(
@@ -43,7 +43,7 @@ function curve(view: HeadView, name: string, title: string, series: readonly Lin
           xTitle: "training step",
           yTitle: "loss (lower is better)",
           formatX: count,
-          formatY: (loss) => short(loss),
+          formatY: lossEnd,
         },
         width,
       ),
@@ -56,6 +56,11 @@ function describe(series: LineSeries): string {
   const last = series.points.at(-1);
   if (!first || !last) return `${series.name}: no points.`;
   return `${series.name}: from ${short(first.y)} at step ${count(first.x)} to ${short(last.y)} at step ${count(last.x)}.`;
+}
+
+/** Three significant digits, zeros kept: ends that are close stay comparable. */
+function lossEnd(loss: number): string {
+  return loss >= 0.001 && loss < 1000 ? loss.toPrecision(3) : short(loss);
 }
 
 const TABLE_ROWS = 20;

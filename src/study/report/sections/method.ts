@@ -1,7 +1,7 @@
 // What was done, in order, and the network it was done to.
 import type { LayerRow } from "../../result.ts";
 import { count, fixed, listed, many, percent, share, short } from "../format.ts";
-import { html, type Markup } from "../html.ts";
+import { type Content, html, type Markup } from "../html.ts";
 import { dataTable, numeric, text } from "../table.ts";
 import { type HeadView, headName, sum } from "../view.ts";
 
@@ -61,13 +61,13 @@ export function network(views: readonly HeadView[]): Markup {
 ${dataTable({
   caption: "The base network, layer by layer",
   columns: [text("Layer (type)"), text("Output shape"), numeric("Param #")],
-  rows: layers.map((layer) => [layer.name, `[${layer.outputShape.join(", ")}]`, count(layer.parameters)]),
+  rows: layers.map((layer) => [whole(layer.name), `[${layer.outputShape.join(", ")}]`, count(layer.parameters)]),
 })}
 ${sizes(layers, base)}
 <p>LoRA adds ${count(lora)} parameters, ${percent(ratio)} of the base’s ${count(base)}, for ${count(total)} in all. Biases get none.</p>
 ${dataTable({
   caption: "What LoRA adds, layer by layer",
-  columns: [text("Layer"), numeric("Base"), numeric("A"), numeric("B"), numeric("A and B")],
+  columns: [text("Layer"), numeric("Base"), numeric("A"), numeric("B"), numeric("LoRA")],
   rows: layers.filter((layer) => layer.parameters > 0).map((layer) => loraRow(layer, view.study.settings.rank)),
   total: ["All", count(base), "", "", count(lora)],
 })}</section>
@@ -103,9 +103,14 @@ function sizes(layers: readonly LayerRow[], parameters: number): Markup {
   return dataTable({ caption: "Its size", columns: [text("What"), numeric("Size")], rows });
 }
 
-function loraRow(layer: LayerRow, rank: number): string[] {
+function loraRow(layer: LayerRow, rank: number): Content[] {
   const b = layer.lora > 0 ? rank * features(layer) : 0; // B is [out, rank]; the rest is A, [rank, in]
-  return [layer.name, count(layer.parameters), count(layer.lora - b), count(b), count(layer.lora)];
+  return [whole(layer.name), count(layer.parameters), count(layer.lora - b), count(b), count(layer.lora)];
+}
+
+/** A name that must not break at its hyphen. */
+function whole(name: string): Markup {
+  return html`<span class="whole">${name}</span>`;
 }
 
 function features(layer: LayerRow): number {

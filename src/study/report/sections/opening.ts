@@ -1,4 +1,5 @@
 // The top of the page: what this is, the facts of the run, and the findings in short.
+import type { StudySummary } from "../../result.ts";
 import { count, duration, listed, many, moment, moved, percent } from "../format.ts";
 import { type Content, html, type Markup } from "../html.ts";
 import { dataTable, numeric, text } from "../table.ts";
@@ -6,14 +7,15 @@ import { accuracy, deadDigits, type HeadView, headName, imagesOf, sum, wrongOnOt
 
 export const TITLE = "What fine-tuning on one digit buys, and what it costs";
 
-export function opening(views: readonly HeadView[], started: string, links: readonly [string, string][]): Markup {
+export function opening(views: readonly HeadView[], summary: StudySummary, links: readonly [string, string][]): Markup {
   const first = views[0];
   return html`<header>
 <p class="kicker">lowrank study</p>
 <h1>${TITLE}</h1>
-${first ? introduction(first) : html`<p class="deck">This run was stopped before any head was done.</p>`}
-${first ? facts(first, started) : null}
-<nav aria-label="Sections"><ul>${links.map(([id, name]) => html`<li><a href="#${id}">${name}</a></li>`)}</ul></nav>
+${first ? introduction(first) : html`<p class="deck">No network was finished in this run, so there is nothing to tell yet.</p>`}
+${first ? facts(first) : null}
+${!summary.complete && html`<div class="note"><p>The run was stopped before its end. Only what was finished is on this page.</p></div>`}
+${links.length > 0 && html`<nav aria-label="Sections"><ul>${links.map(([id, name]) => html`<li><a href="#${id}">${name}</a></li>`)}</ul></nav>`}
 </header>
 `;
 }
@@ -23,8 +25,8 @@ function introduction(view: HeadView): Markup {
   return html`<p class="deck">A network of ${count(base)} numbers learns to read handwritten digits. Then ${count(lora)} new numbers, ${percent(ratio)} as many, are trained on images of one single digit, while the network itself stays frozen. This page shows what that bought on the one digit, what the nine others paid for it, and how we know that the network was not touched.</p>`;
 }
 
-function facts(view: HeadView, started: string): Markup {
-  const { data, settings, seconds } = view.study;
+function facts(view: HeadView): Markup {
+  const { data, settings, seconds, started } = view.study;
   const entries: [string, Content][] = [
     ["Images", `${count(data.train)} to train, ${count(data.test)} to test`],
     ["Run", html`<time datetime="${started}">${moment(started)}</time>`],
@@ -66,7 +68,7 @@ function finding(view: HeadView): Markup {
 function glance(views: readonly HeadView[]): Markup {
   const rows: [string, (view: HeadView) => Content][] = [
     ["Accuracy of the base", (view) => accuracy(view, view.summary.base.accuracy)],
-    ["Dead output units", (view) => listed(deadDigits(view)) || "none"],
+    ["Dead output units", (view) => html`<span class="loose">${listed(deadDigits(view)) || "none"}</span>`],
     ["Digit that was tuned", (view) => String(view.summary.digit)],
     ["Test images of that digit", (view) => images(view)],
     ["… read wrongly by the base", (view) => count(view.summary.base.wrong[view.summary.digit] ?? 0)],
