@@ -27,8 +27,11 @@ const MALLOC = {
 /** @type {Record<string, Record<string, string>>} where a process cannot be stopped, no thread of it may spin on */
 const POLICIES = CAN_STOP ? { active: { OMP_WAIT_POLICY: "active" }, default: {} } : { default: {} };
 
-/** PyTorch's milliseconds as measured for the design: medians of interleaved runs on 2 cores of an AMD EPYC (Zen 4). */
-export const REFERENCE = {
+/**
+ * PyTorch's milliseconds as measured for the design: medians of interleaved runs on 2 cores of an AMD EPYC (Zen 4).
+ * @type {import("./report.js").Reference}
+ */
+const REFERENCE = {
   version: "PyTorch 2.13, measured on 2 cores of an AMD EPYC (Zen 4)",
   gflops: 215,
   ms: {
@@ -188,8 +191,9 @@ function contendersOf(processes, hello) {
 /**
  * Looks for PyTorch in `python` (default: LOWRANK_PYTHON, else python3) and starts it where it is.
  * @param {string} [python]
- * @returns {Promise<{ contenders: Contender[], version: string | null, note: string }>} without PyTorch no contenders,
- *   and a note that says so
+ * @returns {Promise<{ contenders: Contender[], note: string, reference: import("./report.js").Reference | null }>}
+ *   without PyTorch no contenders, and a note that says so; a reference to stand in for it where there is none, or an
+ *   old one (before 2)
  */
 export async function connectTorch(python = process.env.LOWRANK_PYTHON || "python3") {
   /** @type {Map<string, TorchProcess>} */
@@ -203,7 +207,7 @@ export async function connectTorch(python = process.env.LOWRANK_PYTHON || "pytho
       await Promise.all([...byPolicy.values()].map((started) => started.close()));
       return {
         contenders: [],
-        version: null,
+        reference: REFERENCE,
         note: `PyTorch: not found (${python} -c 'import torch' fails): compared with nothing that ran here`,
       };
     }
@@ -212,5 +216,6 @@ export async function connectTorch(python = process.env.LOWRANK_PYTHON || "pytho
     `PyTorch ${hello.torch} on Python ${hello.python}: of ${hello.threadsTried.join(", ")} threads, OpenMP wait policy ` +
     `${Object.keys(POLICIES).join(" or ")} and Adam's variants the fastest for each case; large malloc thresholds, ` +
     `denormals flushed${hello.fusedAdam ? "" : "; this version has no fused Adam on the CPU"}.`;
-  return { contenders: contendersOf(new TorchProcesses(byPolicy), hello), version: hello.torch, note };
+  const reference = Number.parseInt(hello.torch, 10) < 2 ? REFERENCE : null;
+  return { contenders: contendersOf(new TorchProcesses(byPolicy), hello), note, reference };
 }
