@@ -19,7 +19,8 @@ import { CASES, caseName, measure, selectCases } from "./harness.js";
 
 const BLOCK_MS = 200;
 const QUICK_BLOCK_MS = 60;
-const REST_MS = 40;
+// Long enough for the runtime's threads to stop spinning before the next contender's turn.
+const REST_MS = 150;
 const BUSY_WARNING = 0.15;
 
 /**

@@ -31,7 +31,7 @@ const POLICIES = CAN_STOP ? { active: { OMP_WAIT_POLICY: "active" }, default: {}
  * PyTorch's milliseconds as measured for the design: medians of interleaved runs on 2 cores of an AMD EPYC (Zen 4).
  * @type {import("./report.js").Reference}
  */
-const REFERENCE = {
+export const REFERENCE = {
   version: "PyTorch 2.13, measured on 2 cores of an AMD EPYC (Zen 4)",
   gflops: 215,
   ms: {
@@ -191,9 +191,8 @@ function contendersOf(processes, hello) {
 /**
  * Looks for PyTorch in `python` (default: LOWRANK_PYTHON, else python3) and starts it where it is.
  * @param {string} [python]
- * @returns {Promise<{ contenders: Contender[], note: string, reference: import("./report.js").Reference | null }>}
- *   without PyTorch no contenders, and a note that says so; a reference to stand in for it where there is none, or an
- *   old one (before 2)
+ * @returns {Promise<{ contenders: Contender[], version: string | null, note: string }>} without PyTorch no contenders,
+ *   and a note that says so
  */
 export async function connectTorch(python = process.env.LOWRANK_PYTHON || "python3") {
   /** @type {Map<string, TorchProcess>} */
@@ -207,7 +206,7 @@ export async function connectTorch(python = process.env.LOWRANK_PYTHON || "pytho
       await Promise.all([...byPolicy.values()].map((started) => started.close()));
       return {
         contenders: [],
-        reference: REFERENCE,
+        version: null,
         note: `PyTorch: not found (${python} -c 'import torch' fails): compared with nothing that ran here`,
       };
     }
@@ -216,6 +215,5 @@ export async function connectTorch(python = process.env.LOWRANK_PYTHON || "pytho
     `PyTorch ${hello.torch} on Python ${hello.python}: of ${hello.threadsTried.join(", ")} threads, OpenMP wait policy ` +
     `${Object.keys(POLICIES).join(" or ")} and Adam's variants the fastest for each case; large malloc thresholds, ` +
     `denormals flushed${hello.fusedAdam ? "" : "; this version has no fused Adam on the CPU"}.`;
-  const reference = Number.parseInt(hello.torch, 10) < 2 ? REFERENCE : null;
-  return { contenders: contendersOf(new TorchProcesses(byPolicy), hello), note, reference };
+  return { contenders: contendersOf(new TorchProcesses(byPolicy), hello), version: hello.torch, note };
 }

@@ -13,6 +13,8 @@ The work is the study's network, 784-1000-2000-10 with ReLU between and a linear
 (W + B A * scale built in each forward pass), `adam` and `adam-fused` train every weight, `plain` only infers.
 """
 
+from __future__ import annotations  # old versions of PyTorch come with old versions of Python
+
 import ctypes
 import gc
 import json
@@ -69,6 +71,11 @@ def network(contender: str, case: dict) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def adam(parameters: list[nn.Parameter], variant: str) -> torch.optim.Adam:
+    flags = {} if variant == "default" else {variant: True}
+    return torch.optim.Adam(parameters, lr=LEARNING_RATE, **flags)
+
+
 class Workload:
     """One network with its optimizer and its batches: `steps` times steps of it."""
 
@@ -77,9 +84,7 @@ class Workload:
         self.model = network(contender, case)
         self.optimizer = None
         if optimizer is not None:
-            flags = {"default": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}[optimizer]
-            trained = [p for p in self.model.parameters() if p.requires_grad]
-            self.optimizer = torch.optim.Adam(trained, lr=LEARNING_RATE, **flags)
+            self.optimizer = adam([p for p in self.model.parameters() if p.requires_grad], optimizer)
         self.batches = [
             (torch.randn(case["batch"], WIDTHS[0]), torch.randint(0, WIDTHS[-1], (case["batch"],)))
             for _ in range(DISTINCT_BATCHES)
@@ -133,12 +138,12 @@ def thread_counts() -> list[int]:
     return sorted({1, max(1, physical // 2), physical, logical})
 
 
-def has_fused_adam() -> bool:
-    """PyTorch has it on the CPU from 2.4 on."""
+def has_adam(variant: str) -> bool:
+    """Whether this version has the variant on the CPU (`fused`: from 2.4 on)."""
     try:
         parameter = nn.Parameter(torch.zeros(1))
         parameter.grad = torch.ones(1)
-        torch.optim.Adam([parameter], fused=True).step()
+        adam([parameter], variant).step()
         return True
     except (RuntimeError, TypeError):
         return False
@@ -152,7 +157,7 @@ def optimizers(contender: str) -> list[str | None]:
         return ["default"]
     if contender == "adam-fused":
         return ["fused"]
-    return ["default", "foreach", "fused"] if has_fused_adam() else ["default", "foreach"]
+    return [variant for variant in ("default", "foreach", "fused") if has_adam(variant)]
 
 
 def prepare(contender: str, case: dict) -> tuple[Workload, dict]:
@@ -203,7 +208,7 @@ def hello() -> dict:
         "cores": {"physical": physical, "logical": logical},
         "cpuCapability": capability(),
         "threadsTried": thread_counts(),
-        "fusedAdam": has_fused_adam(),
+        "fusedAdam": has_adam("fused"),
         "flushDenormal": torch.set_flush_denormal(True),
     }
 

@@ -1,22 +1,26 @@
-// Builds dist/: the WebAssembly kernels, then TypeScript, then what the compiler does not copy.
+// Builds dist/: the WebAssembly kernels, then TypeScript, then what the compiler does not copy. The new dist/ takes the old
+// one's place only when it is whole.
 import { spawnSync } from "node:child_process";
-import { chmodSync, copyFileSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildKernels } from "./build-kernels.js";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const dist = join(root, "dist");
 await buildKernels();
 
-rmSync(join(root, "dist"), { recursive: true, force: true });
+// Beside dist/, so that moving it there is a rename.
+const fresh = mkdtempSync(join(root, ".dist-"));
+process.on("exit", () => rmSync(fresh, { recursive: true, force: true }));
 const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-const compiled = spawnSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { stdio: "inherit" });
+const compiler = [tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", fresh];
+const compiled = spawnSync(process.execPath, compiler, { stdio: "inherit" });
 if (compiled.status !== 0) process.exit(compiled.status ?? 1);
 
-const generated = join("onnx", "gen");
-mkdirSync(join(root, "dist", generated), { recursive: true });
-for (const file of readdirSync(join(root, "src", generated))) {
-  copyFileSync(join(root, "src", generated, file), join(root, "dist", generated, file));
-}
-chmodSync(join(root, "dist", "cli", "main.js"), 0o755);
+cpSync(join(root, "src", "onnx", "gen"), join(fresh, "onnx", "gen"), { recursive: true });
+chmodSync(join(fresh, "cli", "main.js"), 0o755);
+chmodSync(fresh, 0o755);
+rmSync(dist, { recursive: true, force: true });
+renameSync(fresh, dist);

@@ -44,29 +44,39 @@ export function findCases(directories) {
   return found.sort();
 }
 
-/** Runs every case; one row for each export. @returns {Promise<GoldenRow[]>} */
+/**
+ * Runs every case; one row for each export. Files that cannot be read fail; a model that cannot be adapted or differentiated
+ * is told as such.
+ * @returns {Promise<GoldenRow[]>}
+ */
 export async function runGolden(directories) {
   const rows = [];
   for (const directory of findCases(directories)) {
     const spec = JSON.parse(readFileSync(join(directory, "case.json"), "utf8"));
-    const files = spec.exports ?? ["model.onnx"];
-    for (const file of files) {
-      const name = directory.split(/[\\/]/).at(-1) + (files.length > 1 ? `/${file}` : "");
+    const exports = spec.exports ?? ["model.onnx"];
+    for (const file of exports) {
+      const name = directory.split(/[\\/]/).at(-1) + (exports.length > 1 ? `/${file}` : "");
+      let files;
       try {
-        rows.push({ name, ...(await runCase(directory, file, spec)) });
+        files = readCase(directory, file, spec);
+        rows.push({ name, ...(await runCase(files, spec)) });
       } catch (error) {
         if (!(error instanceof LowrankError)) throw error;
-        rows.push({ name, verdict: "not run", reason: error.message });
+        rows.push({ name, verdict: files === undefined ? "fail" : "not run", reason: error.message });
       }
     }
   }
   return rows;
 }
 
-async function runCase(directory, file, spec) {
+function readCase(directory, file, spec) {
   const model = readModel(readFileSync(join(directory, file)), file);
   const { tensors } = readSafetensors(readFileSync(join(directory, "tensors.safetensors")), "tensors.safetensors");
   const adapter = spec.modules ? inlineAdapter(spec, tensors) : readAdapter(adapterFiles(join(directory, "adapter")));
+  return { model, tensors, adapter };
+}
+
+async function runCase({ model, tensors, adapter }, spec) {
   const adapted = attachLora(model, spec.modules ? configOf(spec) : adapter.config);
   const loaded = spec.modules ? { config: adapted.config, tensors: adapter.tensors } : adapter;
   try {
@@ -177,6 +187,11 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
   const directories = process.argv.slice(2);
   if (directories.length === 0) {
     console.error("usage: npm run golden -- DIR...");
+    process.exit(2);
+  }
+  const missing = directories.filter((directory) => !existsSync(directory));
+  if (missing.length > 0) {
+    console.error(`golden: no such directory: ${missing.join(", ")}`);
     process.exit(2);
   }
   const rows = await runGolden(directories);

@@ -5,7 +5,7 @@ export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";
-export type { Adapter, AdapterConfig, InitLoraWeights, LoraConfig } from "./lora/config.ts";
+export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
 export {
@@ -37,6 +37,6 @@ export {
   type OptimizerState,
 } from "./train/optimizers.ts";
 export { constant, type Schedule } from "./train/schedules.ts";
-export { type Batch, compileStep, type TrainingStep } from "./train/step.ts";
+export type { Batch } from "./train/step.ts";
 export { type Batches, type History, type StepProgress, type TrainOptions, train, trainAll } from "./train/train.ts";
 export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";

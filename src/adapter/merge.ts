@@ -3,8 +3,9 @@ import { throwFaults } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { scaleOf } from "../lora/scale.ts";
-import { consumers } from "../onnx/graph.ts";
-import { floatValues, fromTensor, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
+import { graphBuilder } from "../onnx/builder.ts";
+import { consumers, producers, storedValue } from "../onnx/graph.ts";
+import { floatValues, fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 
@@ -15,61 +16,76 @@ import { type Tensor, tensor } from "../tensor.ts";
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
 export function merge(model: Model, adapter: Adapter): Model {
-  const initializers = new Map(model.graph.initializers);
-  const readers = consumers(model.graph);
-  const renamed = new Map<Node, Node>();
+  const { graph } = model;
+  const initializers = new Map(graph.initializers);
+  const made = producers(graph);
+  const names = graphBuilder({ opset: model.opsets.get("") ?? 0, from: graph });
+  const isOwn = privateInitializers(graph);
+  const changed = new Map<Node, Node>();
   const placed = new Set<string>();
   const faults: string[] = [];
   for (const site of sites(model)) {
     const { a, b } = adapterKeys(site.modulePath);
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
-    if (A === undefined || B === undefined) continue;
+    if (A === undefined && B === undefined) continue;
     placed.add(a).add(b);
-    const fault = shapeFault(site, A, B);
+    const stored = storedValue(graph, made, site.weight)!;
+    const fault = misfit(site, stored, A, B);
     if (fault !== undefined) {
-      faults.push(fault);
+      faults.push(`${site.modulePath}: ${fault}`);
       continue;
     }
-    const stored = initializers.get(site.weight);
-    if (stored === undefined) {
-      faults.push(`${site.modulePath}: its weight is computed in the graph, so nothing can be merged into it`);
+    const merged = mergedWeight(
+      site,
+      stored,
+      A as Tensor<"float32">,
+      B as Tensor<"float32">,
+      scaleOf(adapter.config, site.modulePath),
+    );
+    if (isOwn(site.weight)) {
+      initializers.set(site.weight, merged);
       continue;
     }
-    const merged = mergedWeight(site, stored, A, B, scaleOf(adapter.config, site.modulePath));
-    // Copy before write: other nodes may read the same initializer.
-    const shared = (readers.get(site.weight)?.length ?? 0) > 1;
-    const name = shared ? freshName(initializers, `${site.modulePath}.merged.weight`) : site.weight;
+    // Copy before write: others read the same value, or it is a Constant's or an Identity's.
+    const name = names.freshName(`${site.modulePath}.merged.weight`);
     initializers.set(name, merged);
-    if (shared)
-      renamed.set(site.node, {
-        ...site.node,
-        inputs: site.node.inputs.map((input, index) => (index === 1 ? name : input)),
-      });
+    changed.set(site.node, { ...site.node, inputs: site.node.inputs.with(1, name) });
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
   return {
     ...model,
-    graph: { ...model.graph, initializers, nodes: model.graph.nodes.map((node) => renamed.get(node) ?? node) },
+    graph: { ...graph, initializers, nodes: graph.nodes.map((node) => changed.get(node) ?? node) },
   };
 }
 
-function shapeFault(site: Site, A: Tensor, B: Tensor): string | undefined {
-  const r = A.dims[0];
-  if (A.dims.join() === `${r},${site.inFeatures}` && B.dims.join() === `${site.outFeatures},${r}`) return undefined;
-  return `${site.modulePath}: expected A [r,${site.inFeatures}] and B [${site.outFeatures},r], got [${A.dims}] and [${B.dims}]`;
+/** Whether a value is an initializer that one node reads, and that is no output itself. */
+function privateInitializers(graph: Graph): (name: string) => boolean {
+  const readers = consumers(graph);
+  const outputs = new Set(graph.outputs.map(({ name }) => name));
+  return (name) => graph.initializers.has(name) && readers.get(name)?.length === 1 && !outputs.has(name);
 }
 
-function freshName(taken: ReadonlyMap<string, unknown>, wanted: string): string {
-  let name = wanted;
-  for (let count = 1; taken.has(name); count++) name = `${wanted}_${count}`;
-  return name;
+function misfit(site: Site, stored: StoredTensor, A: Tensor | undefined, B: Tensor | undefined): string | undefined {
+  if (stored.type !== "float32") return `expected float32 weights, got ${stored.type}; convert the model`;
+  const r = A?.dims[0];
+  const isA = A?.type === "float32" && A.dims.join() === `${r},${site.inFeatures}`;
+  const isB = B?.type === "float32" && B.dims.join() === `${site.outFeatures},${r}`;
+  if (isA && isB) return undefined;
+  const [gotA, gotB] = [A, B].map((value) => (value === undefined ? "nothing" : `${value.type} [${value.dims}]`));
+  return `expected float32 A [r,${site.inFeatures}] and B [${site.outFeatures},r], got ${gotA} and ${gotB}`;
 }
 
-function mergedWeight(site: Site, stored: StoredTensor, A: Tensor, B: Tensor, scale: number): StoredTensor {
+function mergedWeight(
+  site: Site,
+  stored: StoredTensor,
+  A: Tensor<"float32">, // [r, in]
+  B: Tensor<"float32">, // [out, r]
+  scale: number,
+): StoredTensor {
   const weight = floatValues(site.weight, stored);
   const merged = new Float32Array(weight.length);
-  const delta = scaledProduct(B.data as Float32Array, A.data as Float32Array, A.dims[0]!, site, scale);
+  const delta = scaledProduct(B.data, A.data, A.dims[0]!, site, scale);
   for (let index = 0; index < merged.length; index++) merged[index] = weight[index]! + delta[index]!;
   return fromTensor(tensor("float32", stored.dims, merged));
 }

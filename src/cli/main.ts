@@ -7,6 +7,9 @@ import { reportError } from "./main-errors.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
 
+// Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
+process.env.ORT_DISABLE_TELEMETRY ??= "1";
+
 const program = new Command("lowrank")
   .description("LoRA fine-tuning for ONNX models, with no Python.")
   .version(lowrankVersion(), "-v, --version")
@@ -35,5 +38,7 @@ function exitCodeOf(error: unknown): number {
   // Called with nothing: the help has been shown, which is not what a script wants.
   if (error.code === "commander.help") return 2;
   const message = error.message.replace(/^error: /, "").replaceAll("\n", " ");
-  return reportError(new LowrankError("config", `${message}; see lowrank --help`), process.stderr);
+  const verb = program.commands.find((command) => command.name() === process.argv[2])?.name();
+  const help = ["lowrank", ...(verb === undefined ? [] : [verb]), "--help"].join(" ");
+  return reportError(new LowrankError("config", `${message}; see ${help}`), process.stderr);
 }

@@ -20,8 +20,7 @@ export const differentiableOpsets = { from: 16, to: 23 } as const;
  * @throws LowrankError "model" that lists every node in the way for which there is no rule.
  */
 export function backward(g: GraphBuilder, seeds: Seeds, parameters: readonly Value[]): Map<string, Value> {
-  const { nodes } = g.build();
-  const path = findPath(nodes, new Set(parameters), new Set(seeds.keys()));
+  const path = findPath(g, new Set(parameters), new Set(seeds.keys()));
   throwFaults("model", "cannot differentiate", path.faults);
 
   const pending = new Map<Value, Value[]>([...seeds].map(([value, gradient]) => [value, [gradient]]));
@@ -61,13 +60,18 @@ interface Path {
 }
 
 /** What depends on a parameter, through operators with a gradient, and is needed for a seed. */
-function findPath(nodes: readonly Node[], parameters: ReadonlySet<Value>, seeds: ReadonlySet<Value>): Path {
+function findPath(g: GraphBuilder, parameters: ReadonlySet<Value>, seeds: ReadonlySet<Value>): Path {
   const active = new Set(parameters);
   const dependent: Node[] = [];
-  for (const node of nodes) {
+  for (const node of g.build().nodes) {
     if (gradientRule(node.domain, node.op) === "zero" || !reads(node).some((input) => active.has(input))) continue;
+    // Integers and truth values have no gradient, and none goes through them.
+    const outputs = node.outputs.filter(
+      (output) => output !== "" && (g.info(output).type ?? "float").includes("float"),
+    );
+    if (outputs.length === 0) continue;
     dependent.push(node);
-    for (const output of node.outputs) if (output !== "") active.add(output);
+    for (const output of outputs) active.add(output);
   }
   const needed = new Set(seeds);
   const between: Node[] = [];

@@ -1,10 +1,11 @@
 // LoRA attached to a model: y = x W^T becomes y + s (x A^T) B^T, with A and B as inputs of the graph
 // (Hu et al. 2021, arXiv:2106.09685, eq. 3). Every site costs two thin products; the base's nodes stay as they are.
-import { LowrankError } from "../errors.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
 import { float, type GraphBuilder, graphBuilder, makeNode, type Value } from "../onnx/builder.ts";
+import { producers, storedValue } from "../onnx/graph.ts";
 import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
-import { sites } from "../onnx/sites.ts";
+import { type Site, sites } from "../onnx/sites.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
 import { type LoraConfig, resolveConfig } from "./config.ts";
 import { adapterKeys } from "./keys.ts";
@@ -14,13 +15,16 @@ import { selectSites } from "./targets.ts";
 /**
  * The model with a LoRA branch at each targeted site.
  *
- * @throws LowrankError "config" for a faulty configuration or targets that match nothing.
+ * @throws LowrankError "config" for a faulty configuration or targets that match nothing; "model" when a layer's weights
+ * are not float32, or the model is adapted already.
  * @example
  * const adapted = attachLora(model, { r: 8, loraAlpha: 16, targetModules: ["query", "value"] });
  */
 export function attachLora(model: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
-  const adaptedSites = selectSites(resolved, sites(model)).map((site): AdaptedSite => {
+  const chosen = selectSites(resolved, sites(model));
+  checkWeights(model, chosen);
+  const adaptedSites = chosen.map((site): AdaptedSite => {
     const { a, b } = adapterKeys(site.modulePath);
     return { site, r: rankOf(resolved, site.modulePath), scale: scaleOf(resolved, site.modulePath), a, b };
   });
@@ -35,6 +39,16 @@ export function attachLora(model: Model, config: LoraConfig = {}): AdaptedModel 
     sites: adaptedSites,
     config: resolved,
   });
+}
+
+/** A and B are float32, and so must be what they are added to. */
+function checkWeights({ graph }: Model, chosen: readonly Site[]): void {
+  const made = producers(graph);
+  const faults = chosen.flatMap(({ modulePath, weight }) => {
+    const type = storedValue(graph, made, weight)?.type;
+    return type === "float32" ? [] : [`${modulePath}: expected float32 weights, got ${type}; convert the model`];
+  });
+  throwFaults("model", "attachLora", faults);
 }
 
 function withBranches(

@@ -3,10 +3,7 @@
 import { throwFaults } from "../errors.ts";
 import type { Tensor } from "../tensor.ts";
 
-/** How A starts; B starts at zero. `true` is PEFT's default, U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). */
-export type InitLoraWeights = true | "gaussian";
-
-/** What to adapt and how. Names and defaults are those of PEFT's adapter_config.json. */
+/** What to adapt and how. Names and defaults are those of PEFT's adapter_config.json; an adapter's config is one too. */
 export interface LoraConfig {
   /** Rank of the update; default 8. */
   r?: number;
@@ -15,7 +12,7 @@ export interface LoraConfig {
   /** Module paths or their last segments, a regular expression matched in full (a string), or "all-linear" (default). */
   targetModules?: readonly string[] | string;
   /** Paths to leave out, read like targetModules. */
-  excludeModules?: readonly string[] | string;
+  excludeModules?: readonly string[] | string | null;
   /** Scale by loraAlpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732). Default false. */
   useRslora?: boolean;
   /** Rank by module path or pattern, over r. */
@@ -24,10 +21,13 @@ export interface LoraConfig {
   alphaPattern?: Readonly<Record<string, number>>;
   /** The layer stores its weight as [in, out] (Hugging Face Conv1D). Default false. */
   fanInFanOut?: boolean;
-  initLoraWeights?: InitLoraWeights;
+  /** How A starts; B starts at zero. `true` (default) is U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). */
+  initLoraWeights?: boolean | string;
   /** What PEFT calls base_model_name_or_path. */
-  baseModelNameOrPath?: string;
-  taskType?: string;
+  baseModelNameOrPath?: string | null;
+  taskType?: string | null;
+  /** Further keys of adapter_config.json exactly as they were read (snake_case), kept for writing. */
+  extra?: Readonly<Record<string, unknown>>;
 }
 
 /** A trained or fresh adapter: PEFT's configuration and its tensors, keyed as PEFT keys them in adapter_model.safetensors. */
@@ -37,17 +37,8 @@ export interface Adapter {
   readonly tensors: ReadonlyMap<string, Tensor>;
 }
 
-/** A LoraConfig with every default filled in, and the keys of a read file that we do not interpret, kept for writing. */
-export interface AdapterConfig
-  extends Required<Omit<LoraConfig, "excludeModules" | "baseModelNameOrPath" | "taskType" | "initLoraWeights">> {
-  readonly excludeModules: readonly string[] | string | null;
-  readonly baseModelNameOrPath: string | null;
-  readonly taskType: string | null;
-  /** As in the file: true, false, "gaussian", or another of PEFT's names. */
-  readonly initLoraWeights: boolean | string;
-  /** Further keys of adapter_config.json exactly as they were read (snake_case). */
-  readonly extra: Readonly<Record<string, unknown>>;
-}
+/** A LoraConfig with every default filled in. */
+export type AdapterConfig = Readonly<Required<LoraConfig>>;
 
 /** The configuration with PEFT's defaults filled in. Throws LowrankError "config" that lists every faulty value. */
 export function resolveConfig(config: LoraConfig): AdapterConfig {
@@ -63,7 +54,7 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
     initLoraWeights: config.initLoraWeights ?? true,
     baseModelNameOrPath: config.baseModelNameOrPath ?? null,
     taskType: config.taskType ?? null,
-    extra: {},
+    extra: config.extra ?? {},
   };
   const faults: string[] = [];
   const checkRank = (name: string, r: number): void => {

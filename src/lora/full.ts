@@ -1,4 +1,5 @@
 // Full training with the same machine: every weight of the model becomes an input instead of an initializer.
+import { LowrankError, throwFaults } from "../errors.ts";
 import { fromTensor, type Graph, type Model, type StoredTensor, toTensor } from "../onnx/model.ts";
 import type { Tensor } from "../tensor.ts";
 import { AdaptedModel, type Parameter } from "./adapted.ts";
@@ -43,21 +44,35 @@ function isWeight(graph: Graph, name: string, stored: StoredTensor): boolean {
   );
 }
 
-/** The weights that the base starts from, by name: what full training begins with. Views of the model's own bytes. */
+/**
+ * The weights that the base starts from, by name: what full training begins with. Views of the model's own bytes.
+ *
+ * @throws LowrankError "config" for a model whose inputs are adapters.
+ */
 export function currentWeights(adapted: AdaptedModel): Map<string, Tensor> {
+  if (adapted.config !== null)
+    throw new LowrankError(
+      "config",
+      "full training: the model was adapted with LoRA; use attachAll, or train its adapter",
+    );
   return new Map(adapted.parameters.map(({ key }) => [key, toTensor(adapted.base.graph.initializers.get(key)!)]));
 }
 
-/** The base with other values for some of its weights, by name. */
+/**
+ * The base with other values for some of its weights, by name.
+ *
+ * @throws LowrankError "model" that lists every name and shape that does not fit.
+ */
 export function withWeights(model: Model, tensors: ReadonlyMap<string, Tensor>): Model {
   const initializers = new Map(model.graph.initializers);
+  const faults: string[] = [];
   for (const [name, value] of tensors) {
     const before = initializers.get(name);
-    if (before === undefined) throw new Error(`internal: the model has no weight ${name}`);
-    if (before.type !== value.type || before.dims.join() !== value.dims.join()) {
-      throw new Error(`internal: weight ${name} is ${before.type} [${before.dims}], got ${value.type} [${value.dims}]`);
-    }
-    initializers.set(name, fromTensor(value));
+    if (before === undefined) faults.push(`${name}: the model has no such weight`);
+    else if (before.type !== value.type || before.dims.join() !== value.dims.join()) {
+      faults.push(`${name}: expected ${before.type} [${before.dims}], got ${value.type} [${value.dims}]`);
+    } else initializers.set(name, { ...before, ...fromTensor(value) });
   }
+  throwFaults("model", "weights", faults);
   return { ...model, graph: { ...model.graph, initializers } };
 }

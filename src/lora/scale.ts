@@ -133,7 +133,7 @@ interface Group {
 }
 
 /** In how many ways, at most, a valid expression can try a path of `length` characters. */
-function backtracking(key: string, length: number): number {
+export function backtracking(key: string, length: number): number {
   let ways = 1;
   let last: Group | null = null; // the group that has just been closed
   const open: Group[] = [{ alternatives: 1, varies: false }];

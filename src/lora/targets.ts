@@ -1,12 +1,19 @@
 // Which module paths a configuration means. Rules are PEFT's (peft/tuners/tuners_utils.py, check_target_module_exists):
 // a list entry matches a path that equals it or ends in `.` + it; a string is a regular expression matched in full;
-// "all-linear" is every Linear but the output embedding.
+// "all-linear" is every Linear but the output embedding and, for sequence classification, the head.
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { Site } from "../onnx/sites.ts";
 import type { AdapterConfig } from "./config.ts";
+import { backtracking, patternFault } from "./scale.ts";
 
 /** Last path segments under which language models keep the layer that maps to the vocabulary. */
 const outputEmbeddings = new Set(["lm_head", "embed_out", "output_projection"]);
+
+/** What Hugging Face's sequence classifiers call their last layer (PEFT's SEQ_CLS_HEAD_NAMES). */
+const classificationHeads = new Set(["score", "classifier"]);
+
+/** Upper estimate of the ways to try a path; real expressions stay under it, and what does takes seconds at the worst. */
+const maxWays = 1e12;
 
 /**
  * The sites that `config` targets, in graph order.
@@ -15,7 +22,7 @@ const outputEmbeddings = new Set(["lm_head", "embed_out", "output_projection"]);
  * expression is invalid, or when two sites share a path that was targeted.
  */
 export function selectSites(
-  config: Pick<AdapterConfig, "targetModules" | "excludeModules">,
+  config: Pick<AdapterConfig, "targetModules" | "excludeModules"> & Partial<Pick<AdapterConfig, "taskType">>,
   all: readonly Site[],
 ): Site[] {
   const { targetModules, excludeModules } = config;
@@ -30,7 +37,10 @@ export function selectSites(
     );
   }
   const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
-  const wanted = targetModules === "all-linear" ? isHiddenLinear : matcher(targetModules, "targetModules");
+  const wanted =
+    targetModules === "all-linear"
+      ? (path: string) => isHiddenLinear(path, config.taskType ?? null)
+      : matcher(targetModules, "targetModules");
   const chosen = all.filter((site) => wanted(site.modulePath) && !excluded(site.modulePath));
   if (chosen.length === 0) {
     throw new LowrankError(
@@ -52,7 +62,8 @@ export function selectSites(
   return chosen;
 }
 
-function isHiddenLinear(path: string): boolean {
+function isHiddenLinear(path: string, taskType: string | null): boolean {
+  if (taskType === "SEQ_CLS" && classificationHeads.has(path)) return false;
   return !outputEmbeddings.has(path.split(".").at(-1)!);
 }
 
@@ -62,19 +73,18 @@ function matchesEntry(entry: string, path: string): boolean {
 
 function matcher(pattern: readonly string[] | string, option: string): (path: string) => boolean {
   if (typeof pattern !== "string") return (path) => pattern.some((entry) => matchesEntry(entry, path));
-  try {
-    const expression = new RegExp(`^(?:${pattern})$`, "u");
-    return (path) => expression.test(path);
-  } catch (cause) {
-    throw new LowrankError(
-      "config",
-      `${option}: ${JSON.stringify(pattern)} is no regular expression that JavaScript can read`,
-      { cause },
-    );
-  }
+  // Patterns come with adapters of strangers too: see scale.ts.
+  const fault = patternFault(pattern);
+  if (fault !== null) throw new LowrankError("config", `${option}: ${JSON.stringify(pattern)}: ${fault}`);
+  const expression = new RegExp(`^(?:${pattern})$`);
+  return (path) => {
+    if (backtracking(pattern, path.length) <= maxWays) return expression.test(path);
+    throw new LowrankError("config", `${option}: ${JSON.stringify(pattern)} has too many repetitions; list the names`);
+  };
 }
 
-function nearestText(wanted: string, paths: readonly string[]): string {
+function nearestText(entry: string, paths: readonly string[]): string {
+  const wanted = entry.slice(0, 100); // distances take length x length
   const ranked = paths.map((path) => ({ path, distance: editDistance(wanted, path.slice(-wanted.length - 2)) }));
   ranked.sort((a, b) => a.distance - b.distance);
   return `nearest: ${ranked

@@ -1,6 +1,7 @@
 // Building graphs: the one place that mints names of values and nodes. A builder starts empty or from an existing graph,
 // collects nodes, and `build` gives an immutable Graph. Values are referred to by their names.
 import { type Tensor, tensor } from "../tensor.ts";
+import { subgraphs } from "./check.ts";
 import type { ElementType } from "./elements.ts";
 import {
   type Attribute,
@@ -144,12 +145,7 @@ class Builder implements GraphBuilder {
     this.#initializers = new Map(from.initializers);
     this.#nodes = [...from.nodes];
     for (const name of reserved) this.#taken.add(name);
-    for (const { name } of from.inputs) this.#taken.add(name);
-    for (const name of from.initializers.keys()) this.#taken.add(name);
-    for (const node of from.nodes) {
-      this.#taken.add(node.name);
-      for (const output of node.outputs) this.#taken.add(output);
-    }
+    this.#take(from);
   }
 
   input(wanted: string, type: ElementType, shape: readonly Dim[]): Value {
@@ -220,8 +216,7 @@ class Builder implements GraphBuilder {
   }
 
   node(node: Node): void {
-    this.#taken.add(node.name);
-    for (const output of node.outputs) this.#taken.add(output);
+    this.#takeNode(node);
     this.#nodes.push(node);
     this.#shapes.add(node);
   }
@@ -249,6 +244,19 @@ class Builder implements GraphBuilder {
       initializers: new Map(this.#initializers),
       nodes: [...this.#nodes],
     };
+  }
+
+  /** Names of a graph and of those inside it: ONNX wants them distinct across both. */
+  #take({ inputs, initializers, nodes }: Graph): void {
+    for (const { name } of inputs) this.#taken.add(name);
+    for (const name of initializers.keys()) this.#taken.add(name);
+    for (const node of nodes) this.#takeNode(node);
+  }
+
+  #takeNode(node: Node): void {
+    this.#taken.add(node.name);
+    for (const output of node.outputs) this.#taken.add(output);
+    for (const graph of subgraphs(node)) this.#take(graph);
   }
 
   #claim(name: string): string {

@@ -1,6 +1,7 @@
 // Walking a graph: who computes a value, who reads it, what is constant, what is of no use.
+import { tensor } from "../tensor.ts";
 import { subgraphs } from "./check.ts";
-import type { Graph, Node, StoredTensor } from "./model.ts";
+import { fromTensor, type Graph, type Node, type StoredTensor } from "./model.ts";
 
 /** The node that computes each value. */
 export function producers(graph: Graph): ReadonlyMap<string, Node> {
@@ -38,12 +39,40 @@ export function consumers(graph: Graph): ReadonlyMap<string, readonly Node[]> {
 
 /** The stored tensor behind a value: an initializer, or a Constant node's value, also through Identity. */
 export function storedValue(graph: Graph, made: ReadonlyMap<string, Node>, name: string): StoredTensor | undefined {
-  const initializer = graph.initializers.get(name);
-  if (initializer !== undefined) return initializer;
-  const node = made.get(name);
-  if (node?.op === "Identity" && node.domain === "") return storedValue(graph, made, node.inputs[0]!);
-  const value = node?.op === "Constant" ? node.attributes.get("value") : undefined;
-  return value?.kind === "tensor" ? value.value : undefined;
+  const source = behindIdentity(made, name);
+  const node = made.get(source);
+  return graph.initializers.get(source) ?? (node && constantValue(node));
+}
+
+/** The value that `name` is a copy of, through any number of Identity nodes; `name` itself when it is none. */
+export function behindIdentity(made: ReadonlyMap<string, Node>, name: string): string {
+  let source = name;
+  for (let node = made.get(source); node?.op === "Identity" && node.domain === ""; node = made.get(source)) {
+    source = node.inputs[0] ?? "";
+  }
+  return source;
+}
+
+/** What a Constant node holds, in whichever attribute; undefined for other nodes and for text. */
+export function constantValue(node: Node): StoredTensor | undefined {
+  if (node.op !== "Constant" || node.domain !== "") return undefined;
+  for (const [name, attribute] of node.attributes) {
+    if (name === "value" && attribute.kind === "tensor") return attribute.value;
+    if (name === "value_int" && attribute.kind === "int") return integers([], [attribute.value]);
+    if (name === "value_ints" && attribute.kind === "ints") return integers([attribute.value.length], attribute.value);
+    if (name === "value_float" && attribute.kind === "float") return floats([], [attribute.value]);
+    if (name === "value_floats" && attribute.kind === "floats")
+      return floats([attribute.value.length], attribute.value);
+  }
+  return undefined;
+}
+
+function integers(dims: readonly number[], values: readonly bigint[]): StoredTensor {
+  return fromTensor(tensor("int64", dims, BigInt64Array.from(values)));
+}
+
+function floats(dims: readonly number[], values: readonly number[]): StoredTensor {
+  return fromTensor(tensor("float32", dims, Float32Array.from(values)));
 }
 
 /** The graph without nodes and initializers that no output needs. Inputs stay: they are the graph's signature. */

@@ -56,8 +56,9 @@ export interface ValueInfo {
   /** Undefined when not even the rank is known. */
   readonly shape: readonly Dim[] | undefined;
   readonly doc: string;
-  /** The type as it came, for what a tensor type cannot say. */
+  /** The type as it came, for what a tensor type cannot say (other kinds of value, denotations). */
   readonly proto?: TypeProto;
+  readonly metadata?: ReadonlyMap<string, string>;
 }
 
 /** A weight: an initializer, or the value of an attribute. `bytes` is little-endian raw data, a view where it can be. */
@@ -67,7 +68,10 @@ export interface StoredTensor {
   readonly bytes: Uint8Array;
   /** For element type string; `bytes` is empty then. */
   readonly strings?: readonly Uint8Array[];
+  /** The name that a tensor in an attribute has, if any; an initializer is called by its key. */
+  readonly name?: string;
   readonly doc?: string;
+  readonly metadata?: ReadonlyMap<string, string>;
 }
 
 export type Attribute =

@@ -30,6 +30,8 @@ function nodePath(node: Node, isModule: (path: string) => boolean): string | und
   const segments = node.name.slice(1).split("/").slice(0, -1);
   if (segments.length === 0) return undefined;
   const path = segments.filter((segment, index) => !segments[index + 1]?.startsWith(`${segment}.`)).join(".");
-  const withoutCall = path.replace(/_\d+$/, "");
-  return path !== withoutCall && !isModule(path) && isModule(withoutCall) ? withoutCall : path;
+  if (isModule(path)) return path;
+  // A later call is numbered where it is made, which may be further out: `/block_1/fc/MatMul`.
+  const withoutCalls = [path.replace(/_\d+$/, ""), path.replace(/_\d+(?=\.|$)/g, "")];
+  return withoutCalls.find(isModule) ?? path;
 }

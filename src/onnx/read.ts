@@ -1,27 +1,39 @@
 // ONNX bytes -> typed model. Everything is checked on the way in, and all faults are reported at once: the runtime must
 // never be the first to look at a hostile file. Weights stay views of the given bytes.
-import { fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { LowrankError, throwFaults } from "../errors.ts";
-import { checkModel } from "./check.ts";
+import { checkModel, domainFaults } from "./check.ts";
 import { elementType } from "./elements.ts";
 import {
   type AttributeProto,
+  type FunctionProto,
   type GraphProto,
+  GraphProtoSchema,
   AttributeProto_AttributeType as Kind,
   type ModelProto,
   ModelProtoSchema,
   type NodeProto,
+  type OperatorSetIdProto,
   type StringStringEntryProto,
+  type TensorProto,
   type ValueInfoProto,
 } from "./gen/onnx_pb.js";
 import type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
 import { readStoredTensor } from "./stored-tensor.ts";
+import { checkWire } from "./wire.ts";
+
+/** IR_VERSION in onnx.proto. */
+const newestIrVersion = 14n;
+
+/** Versions of operator sets are small numbers; onnx.proto gives them 64 bits. */
+const maxOpset = 2n ** 31n - 1n;
 
 /** protobuf's own limit for one message; larger models keep their weights in external files. */
 const maxBytes = 2 ** 31 - 1;
 
 /**
- * Reads an .onnx file's bytes. Weights are views of `bytes`: do not change them afterwards.
+ * Reads an .onnx file's bytes. Weights are views of `bytes`: do not change them afterwards. Everything in the file is kept
+ * but doc strings of attributes and hints for running on several devices.
  *
  * @param name how to call the file in errors.
  * @throws LowrankError "model" that lists every fault: damaged protobuf, external data (bytes alone cannot bring it),
@@ -47,7 +59,9 @@ function decode(bytes: Uint8Array, name: string): ModelProto {
   }
   try {
     // A plain Uint8Array, also when a Node Buffer came: its views must behave alike everywhere.
-    return fromBinary(ModelProtoSchema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
+    const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+    checkWire(plain, ModelProtoSchema);
+    return fromBinary(ModelProtoSchema, plain);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new LowrankError("model", `${name}: not an ONNX model, or a damaged one (${reason})`, { cause });
@@ -65,13 +79,11 @@ class Reader {
     if (proto.trainingInfo.length > 0)
       this.#faults.push("training_info is not supported: export the model for inference");
     if (proto.graph === undefined) this.#faults.push("there is no graph: not an ONNX model, or a truncated one");
-    const opsets = new Map<string, number>();
-    for (const { domain, version } of proto.opsetImport) {
-      const key = domain === "ai.onnx" ? "" : domain;
-      if (opsets.has(key)) this.#faults.push(`opset_import names the domain ${JSON.stringify(domain)} twice`);
-      opsets.set(key, Number(version));
+    const opsets = this.opsets(proto.opsetImport, "");
+    if (!(proto.irVersion >= 1n && proto.irVersion <= newestIrVersion)) {
+      this.#faults.push(`IR version ${proto.irVersion}: readable are 1 to ${newestIrVersion}`);
     }
-    for (const fn of proto.functions) for (const node of fn.node) this.node(node, `function ${fn.name}: `);
+    for (const fn of proto.functions) this.function(fn);
     return {
       irVersion: Number(proto.irVersion),
       opsets,
@@ -80,9 +92,30 @@ class Reader {
       modelVersion: proto.modelVersion,
       doc: proto.docString,
       metadata: entryMap(proto.metadataProps),
-      graph: this.graph(proto.graph ?? fromBinary(ModelProtoSchema, emptyGraph).graph!, ""),
+      graph: this.graph(proto.graph ?? create(GraphProtoSchema), ""),
       functions: proto.functions,
     };
+  }
+
+  opsets(imports: readonly OperatorSetIdProto[], where: string): Map<string, number> {
+    const opsets = new Map<string, number>();
+    for (const { domain, version } of imports) {
+      const key = standardDomain(domain);
+      const label = `${where}opset_import ${JSON.stringify(domain)}`;
+      if (opsets.has(key)) this.#faults.push(`${label}: it stands there twice`);
+      if (version < 1n || version > maxOpset) this.#faults.push(`${label}: version ${version} is out of range`);
+      opsets.set(key, Number(version));
+    }
+    return opsets;
+  }
+
+  /** A model-local function is kept as it came, so everything in it is looked at here. */
+  function(proto: FunctionProto): void {
+    const where = `function ${JSON.stringify(proto.name)}: `;
+    const opsets = this.opsets(proto.opsetImport, where);
+    for (const attribute of proto.attributeProto) this.attribute(attribute, `${where}attribute ${attribute.name}: `);
+    const nodes = proto.node.map((node) => this.node(node, where));
+    for (const fault of domainFaults(nodes, opsets, where)) this.#faults.push(fault);
   }
 
   graph(proto: GraphProto, where: string): Graph {
@@ -122,7 +155,7 @@ class Reader {
     if (proto.opType === "") this.#faults.push(`${label}: the operator's name is missing`);
     return {
       op: proto.opType,
-      domain: proto.domain === "ai.onnx" ? "" : proto.domain,
+      domain: standardDomain(proto.domain),
       name: proto.name,
       inputs: proto.input,
       outputs: proto.output,
@@ -134,9 +167,17 @@ class Reader {
   }
 
   attribute(proto: AttributeProto, where: string): Attribute | undefined {
+    const type = proto.refAttrName === "" ? proto.type : Kind.UNDEFINED;
+    for (const [kind, field] of tensorFields) {
+      const value = proto[field];
+      const isFilled = Array.isArray(value) ? value.length > 0 : value !== undefined;
+      if (isFilled && kind !== type) return this.#fault(`${where}${field} is filled, and its type says otherwise`);
+    }
     if (proto.refAttrName !== "") return { kind: "reference", value: proto.refAttrName, type: proto.type };
-    const stored = (tensor: Parameters<typeof readStoredTensor>[0]) =>
-      readStoredTensor(tensor, `${where}tensor`, this.#faults);
+    const stored = (tensor: TensorProto): StoredTensor => ({
+      ...readStoredTensor(tensor, `${where}tensor`, this.#faults),
+      ...(tensor.name !== "" && { name: tensor.name }),
+    });
     switch (proto.type) {
       case Kind.FLOAT:
         return { kind: "float", value: proto.f };
@@ -173,7 +214,11 @@ class Reader {
   }
 
   valueInfo(proto: ValueInfoProto, where: string): ValueInfo {
-    const base = { name: proto.name, doc: proto.docString };
+    const base = {
+      name: proto.name,
+      doc: proto.docString,
+      ...(proto.metadataProps.length > 0 && { metadata: entryMap(proto.metadataProps) }),
+    };
     if (proto.type?.value.case !== "tensorType") {
       return { ...base, type: undefined, shape: undefined, ...(proto.type && { proto: proto.type }) };
     }
@@ -187,10 +232,11 @@ class Reader {
       const size = Number(value.value);
       if (!Number.isSafeInteger(size))
         this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${value.value} is out of range`);
-      // Some exporters write 0 or -1 where they mean "any".
+      // Some exporters write -1 where they mean "any".
       return size < 0 ? null : size;
     });
-    return { ...base, type, shape: dims };
+    const isDenoted = proto.type.denotation !== "" || shape?.dim.some(({ denotation }) => denotation !== "");
+    return { ...base, type, shape: dims, ...(isDenoted && { proto: proto.type }) };
   }
 
   #fault(fault: string): undefined {
@@ -198,9 +244,21 @@ class Reader {
   }
 }
 
+/** The fields of an attribute that can hold tensors. In one that its type does not name, some readers would not look. */
+const tensorFields = [
+  [Kind.TENSOR, "t"],
+  [Kind.GRAPH, "g"],
+  [Kind.SPARSE_TENSOR, "sparseTensor"],
+  [Kind.TENSORS, "tensors"],
+  [Kind.GRAPHS, "graphs"],
+  [Kind.SPARSE_TENSORS, "sparseTensors"],
+] as const;
+
+/** ONNX's own operators go by two names. */
+function standardDomain(domain: string): string {
+  return domain === "ai.onnx" ? "" : domain;
+}
+
 function entryMap(entries: readonly StringStringEntryProto[]): ReadonlyMap<string, string> {
   return new Map(entries.map(({ key, value }) => [key, value]));
 }
-
-/** A ModelProto with an empty graph (field 7, length 0). */
-const emptyGraph = new Uint8Array([0x3a, 0]);

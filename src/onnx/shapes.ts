@@ -3,6 +3,7 @@
 // equal symbols are equal sizes. An operator without a row leaves its outputs unknown: nothing may depend on them.
 import { elementCount } from "../tensor.ts";
 import { type ElementType, elementType } from "./elements.ts";
+import { constantValue } from "./graph.ts";
 import { type Dim, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor, toTensor } from "./model.ts";
 
 export interface TensorInfo {
@@ -50,16 +51,16 @@ export function shapeTracker(graph: Graph): ShapeTracker {
     },
   };
   const add = (node: Node): void => {
-    const value = node.op === "Constant" ? node.attributes.get("value") : undefined;
-    if (value?.kind === "tensor") {
-      addConstant(node.outputs[0]!, value.value);
+    const constant = constantValue(node);
+    if (constant !== undefined) {
+      addConstant(node.outputs[0]!, constant);
       return;
     }
     const inputs = node.inputs.map((name) => infos.get(name) ?? unknown);
     const row = node.domain === "" ? rows[node.op] : undefined;
     const results = row?.(node, inputs, known) ?? [];
-    const ofShape = node.op === "Shape" && node.attributes.size === 0 ? inputs[0]?.shape : undefined;
-    if (ofShape !== undefined) sizes.set(node.outputs[0]!, ofShape);
+    const ofShape = node.op === "Shape" ? inputs[0]?.shape : undefined;
+    if (ofShape !== undefined) sizes.set(node.outputs[0]!, statedAxes(node, ofShape));
     node.outputs.forEach((output, index) => {
       if (output !== "") infos.set(output, refine(results[index] ?? unknown, stated.get(output)));
     });
@@ -79,6 +80,9 @@ export function sameDim(a: Dim | undefined, b: Dim | undefined): boolean {
 export function sameShape(a: Shape | undefined, b: Shape | undefined): boolean {
   return a !== undefined && b !== undefined && a.length === b.length && a.every((dim, axis) => sameDim(dim, b[axis]));
 }
+
+/** More axes than any tensor has; a size that a file states is not taken for a rank above it. */
+const maxRank = 64;
 
 const unknown: TensorInfo = { type: undefined, shape: undefined };
 
@@ -134,12 +138,13 @@ function matMulShape(a: Shape | undefined, b: Shape | undefined): Shape | undefi
   return [...batch, ...(a.length > 1 ? [a.at(-2)!] : []), ...(b.length > 1 ? [b.at(-1)!] : [])];
 }
 
-const reduce: ShapeRow = (node, [x, axesInfo], known) => {
+const reduce: ShapeRow = (node, [x], known) => {
   const keep = intAttribute(node, "keepdims", 1) !== 0;
   const axes = constantAxes(node, 1, known);
   if (x?.shape === undefined) return [{ type: x?.type, shape: undefined }];
   const rank = x.shape.length;
-  if (axes === undefined && axesInfo !== undefined && axesInfo !== unknown && node.inputs[1]) {
+  // Axes that are computed while the graph runs.
+  if (axes === undefined && node.inputs[1]) {
     return [{ type: x.type, shape: keep ? x.shape.map(() => null) : undefined }];
   }
   const noop = intAttribute(node, "noop_with_empty_axes", 0) !== 0;
@@ -203,17 +208,18 @@ const reshape: ShapeRow = (node, [x, target], known) => {
   const sizes = known.sizes(node.inputs[1]);
   if (sizes === undefined) {
     const rank = target?.shape?.[0];
-    return [{ type: x?.type, shape: typeof rank === "number" ? Array<Dim>(rank).fill(null) : undefined }];
+    const isRank = typeof rank === "number" && rank <= maxRank;
+    return [{ type: x?.type, shape: isRank ? Array<Dim>(rank).fill(null) : undefined }];
   }
   const zeroCopies = intAttribute(node, "allowzero", 0) === 0;
   const wanted = sizes.map(
     (size, axis): Dim => (size === 0 && zeroCopies ? (x?.shape?.[axis] ?? null) : size === -1 ? null : size),
   );
-  const inferable =
-    x?.shape?.every((dim) => typeof dim === "number") && wanted.filter((dim) => dim === null).length === 1;
-  if (!inferable) return [{ type: x?.type, shape: wanted }];
+  const isStatic = x?.shape?.every((dim) => typeof dim === "number") === true;
+  if (!isStatic || wanted.filter((dim) => dim === null).length !== 1) return [{ type: x?.type, shape: wanted }];
   const rest = wanted.reduce<number>((total, dim) => (typeof dim === "number" ? total * dim : total), 1);
-  return [{ type: x!.type, shape: wanted.map((dim) => dim ?? elementCount(x!.shape as number[]) / rest) }];
+  const missing = elementCount(x.shape as number[]) / rest;
+  return [{ type: x.type, shape: wanted.map((dim) => dim ?? (Number.isInteger(missing) ? missing : null)) }];
 };
 
 const concat: ShapeRow = (node, inputs) => {
@@ -256,12 +262,9 @@ const rows: Readonly<Record<string, ShapeRow>> = {
   ),
   ArgMax: argReduce,
   ArgMin: argReduce,
+  CastLike: (_, [x, like]) => [{ type: like?.type, shape: x?.shape }],
   Cast: (node, [x]) => [{ type: elementType(intAttribute(node, "to", 0)), shape: x?.shape }],
   Concat: concat,
-  Constant: (node) => {
-    const value = node.attributes.get("value");
-    return value?.kind === "tensor" ? [{ type: value.value.type, shape: value.value.dims }] : [];
-  },
   Flatten: flatten,
   Gather: gather,
   GatherElements: (_, [x, indices]) => [{ type: x?.type, shape: indices?.shape }],
@@ -274,12 +277,18 @@ const rows: Readonly<Record<string, ShapeRow>> = {
   },
   Expand: (node, [x], known) => [{ type: x?.type, shape: broadcast(x?.shape, known.sizes(node.inputs[1])) }],
   Size: () => [{ type: "int64", shape: [] }],
-  Shape: (_, [x]) => [{ type: "int64", shape: [x?.shape?.length ?? null] }],
+  Shape: (node, [x]) => [{ type: "int64", shape: [x?.shape === undefined ? null : statedAxes(node, x.shape).length] }],
   Squeeze: squeeze,
   Transpose: transpose,
   Unsqueeze: unsqueeze,
   Where: (_, inputs) => [{ type: inputs[1]?.type, shape: broadcast(...inputs.map((info) => info.shape)) }],
 };
+
+/** The sizes that a Shape node gives: from `start` to `end`, read as slice() reads them. */
+function statedAxes(node: Node, shape: Shape): Shape {
+  const end = node.attributes.has("end") ? intAttribute(node, "end", 0) : undefined;
+  return shape.slice(intAttribute(node, "start", 0), end);
+}
 
 /** A non-negative axis. */
 export function normalizeAxis(axis: number, rank: number): number {

@@ -11,9 +11,9 @@ export interface Site {
   readonly modulePath: string;
   /** The Gemm or MatMul. */
   readonly node: Node;
-  /** The initializer that holds W. */
+  /** The value that holds W: an initializer, or a Constant or Identity node's output. */
   readonly weight: string;
-  /** The initializer that holds the bias, where the node (or an Add behind it) has one. */
+  /** The value that holds the bias, where the node (or an Add behind it) has one. */
   readonly bias: string | undefined;
   readonly inFeatures: number;
   readonly outFeatures: number;
@@ -42,7 +42,7 @@ export function sites(model: Model): Site[] {
         modulePath: path ?? fallbackPath(node, matrix.weight, index),
         node,
         ...matrix,
-        bias: biasOf(graph, readers, node, matrix.outFeatures),
+        bias: biasOf(graph, made, readers, node, matrix.outFeatures),
       },
     ];
   });
@@ -66,12 +66,13 @@ function linearWeight(graph: Graph, made: ReadonlyMap<string, Node>, node: Node)
 
 function biasOf(
   graph: Graph,
+  made: ReadonlyMap<string, Node>,
   readers: ReadonlyMap<string, readonly Node[]>,
   node: Node,
   outFeatures: number,
 ): string | undefined {
   const isBias = (name: string | undefined): name is string => {
-    const dims = name === undefined ? undefined : graph.initializers.get(name)?.dims;
+    const dims = name === undefined ? undefined : storedValue(graph, made, name)?.dims;
     return dims?.length === 1 && dims[0] === outFeatures;
   };
   if (node.op === "Gemm") return isBias(node.inputs[2]) ? node.inputs[2] : undefined;

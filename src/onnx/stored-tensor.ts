@@ -32,7 +32,13 @@ export function readStoredTensor(proto: TensorProto, where: string, faults: stri
   if (sources > 1)
     return fail(`${shape}: data stands in several fields at once (${[...filled, "rawData"].join(", ")})`);
 
-  const stored = { type, dims, ...(proto.docString !== "" && { doc: proto.docString }) };
+  const metadata = new Map(proto.metadataProps.map(({ key, value }) => [key, value]));
+  const stored = {
+    type,
+    dims,
+    ...(proto.docString !== "" && { doc: proto.docString }),
+    ...(metadata.size > 0 && { metadata }),
+  };
   if (type === "string") {
     if (proto.rawData.length > 0 || filled.some((field) => field !== "stringData"))
       return fail("strings must stand in string_data");

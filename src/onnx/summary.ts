@@ -1,8 +1,9 @@
 // The table that torchsummary prints, for any ONNX model: one row for each operator, with its output's shape and its
 // parameters. A batch (or any size that is not known) is -1, and one example is what memory is told for.
+import { elementCount } from "../tensor.ts";
 import { rawByteLength } from "./elements.ts";
-import { consumers } from "./graph.ts";
-import type { Dim, Graph, Model, Node } from "./model.ts";
+import { behindIdentity, consumers, producers, storedValue } from "./graph.ts";
+import type { Dim, Graph, Model, Node, StoredTensor } from "./model.ts";
 import { inferShapes } from "./shapes.ts";
 import { sites } from "./sites.ts";
 
@@ -43,6 +44,7 @@ export function summary(model: Model): ModelSummary {
     graph,
     new Set([...linear.values()].flatMap(({ bias }) => (bias === undefined ? [] : [bias]))),
   );
+  const made = producers(graph);
   const counted = new Set<string>();
   const rows: SummaryRow[] = [];
   let activations = 0;
@@ -51,12 +53,12 @@ export function summary(model: Model): ModelSummary {
     if (biases.has(node) || isConstant(node)) continue;
     const site = linear.get(node);
     const outputShape = shapes.get(node.outputs[0] ?? "")?.shape?.map(sizeOf);
-    const weights = [...node.inputs, ...(site?.bias === undefined ? [] : [site.bias])];
+    const weights = [...weightInputs(node), ...(site?.bias === undefined ? [] : [site.bias])];
     rows.push({
       name: `${site?.kind ?? displayName(node)}-${rows.length + 1}`,
       modulePath: site?.modulePath,
       outputShape,
-      parameters: countParameters(graph, weights, counted),
+      parameters: countParameters(graph, made, weights, counted),
       lora: (r) => (site === undefined ? 0 : r * (site.inFeatures + site.outFeatures)),
     });
     activations += exampleCount(outputShape);
@@ -106,18 +108,29 @@ function addedBiases(graph: Graph, names: ReadonlySet<string>): ReadonlySet<Node
   return new Set([...names].flatMap((name) => readers.get(name) ?? []).filter((node) => node.op === "Add"));
 }
 
-function countParameters(graph: Graph, names: readonly string[], counted: Set<string>): number {
+/** What PyTorch calls a module's parameters: a normalization's running statistics are none. */
+function weightInputs(node: Node): readonly string[] {
+  return node.op === "BatchNormalization" ? node.inputs.slice(0, 3) : node.inputs;
+}
+
+function countParameters(
+  graph: Graph,
+  made: ReadonlyMap<string, Node>,
+  names: readonly string[],
+  counted: Set<string>,
+): number {
   let total = 0;
   for (const name of names) {
-    const stored = graph.initializers.get(name);
-    // Integers are shapes and indices, not weights, unless they are quantized ones (8 bits or fewer).
-    if (stored === undefined || counted.has(name) || !isWeightType(stored.type)) continue;
-    counted.add(name);
-    total += stored.dims.reduce((product, dim) => product * dim, 1);
+    const source = behindIdentity(made, name);
+    const stored = storedValue(graph, made, source);
+    if (stored === undefined || counted.has(source) || !isWeight(stored)) continue;
+    counted.add(source);
+    total += elementCount(stored.dims);
   }
   return total;
 }
 
-function isWeightType(type: Parameters<typeof rawByteLength>[0]): boolean {
-  return type.includes("float") || rawByteLength(type, 8) <= 8;
+/** Integers are shapes and indices, not weights, unless they are quantized ones (8 bits or fewer); a scalar is a constant. */
+function isWeight({ type, dims }: StoredTensor): boolean {
+  return dims.length > 0 && type !== "bool" && (type.includes("float") || rawByteLength(type, 8) <= 8);
 }

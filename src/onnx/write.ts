@@ -76,6 +76,7 @@ function valueInfoProto(info: ValueInfo) {
   const proto = create(ValueInfoProtoSchema, { name: info.name });
   const type = info.proto ?? tensorType(info);
   if (type !== undefined) proto.type = type;
+  if (info.metadata !== undefined) proto.metadataProps = entries(info.metadata);
   setText(proto, { docString: info.doc });
   return proto;
 }
@@ -102,6 +103,7 @@ function tensorProto(name: string, stored: StoredTensor): TensorProto {
     dims: stored.dims.map(BigInt),
     dataType: elementCode(stored.type),
   });
+  if (stored.metadata !== undefined) proto.metadataProps = entries(stored.metadata);
   setText(proto, { name, docString: stored.doc ?? "" });
   if (stored.strings) proto.stringData = [...stored.strings];
   else proto.rawData = stored.bytes as Uint8Array<ArrayBuffer>;
@@ -122,7 +124,11 @@ function attributeProto(name: string, attribute: Attribute): AttributeProto {
         s: attribute.value as Uint8Array<ArrayBuffer>,
       });
     case "tensor":
-      return create(AttributeProtoSchema, { ...base, type: Kind.TENSOR, t: tensorProto("", attribute.value) });
+      return create(AttributeProtoSchema, {
+        ...base,
+        type: Kind.TENSOR,
+        t: tensorProto(attribute.value.name ?? "", attribute.value),
+      });
     case "graph":
       return create(AttributeProtoSchema, { ...base, type: Kind.GRAPH, g: graphProto(attribute.value) });
     case "type":
@@ -141,7 +147,7 @@ function attributeProto(name: string, attribute: Attribute): AttributeProto {
       return create(AttributeProtoSchema, {
         ...base,
         type: Kind.TENSORS,
-        tensors: attribute.value.map((value) => tensorProto("", value)),
+        tensors: attribute.value.map((value) => tensorProto(value.name ?? "", value)),
       });
     case "graphs":
       return create(AttributeProtoSchema, { ...base, type: Kind.GRAPHS, graphs: attribute.value.map(graphProto) });

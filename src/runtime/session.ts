@@ -1,9 +1,11 @@
 // Sessions: a model loaded into ONNX Runtime, run with tensors by name. `bind` is for loops: inputs and outputs are fixed
 // buffers, so that a step allocates nothing that the one before had already.
-import { LowrankError } from "../errors.ts";
-import type { Model } from "../onnx/model.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
+import { createModel, graphBuilder } from "../onnx/builder.ts";
+import type { Model, ValueInfo } from "../onnx/model.ts";
 import { writeModel } from "../onnx/write.ts";
 import { elementCount, type Tensor, type TensorType } from "../tensor.ts";
+import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
 
 /** Where a model runs. `wasm` and `webgpu` are for browsers; `webgpu` and `cuda` also run in Node.js where there is a GPU. */
@@ -18,6 +20,11 @@ export interface SessionOptions {
   readonly threads?: number;
 }
 
+export interface OpenOptions extends SessionOptions {
+  /** The session will be bound: opens it so that outputs are not copied once more (see in-place.ts). */
+  readonly forBinding?: boolean;
+}
+
 export type Tensors = ReadonlyMap<string, Tensor>;
 
 /** A loaded model. */
@@ -26,7 +33,10 @@ export interface Session {
   readonly outputs: readonly string[];
   /** Runs once. `fetches` names the outputs to compute (default all). Throws LowrankError "runtime" or "data". */
   run(feeds: Tensors, fetches?: readonly string[]): Promise<Map<string, Tensor>>;
-  /** A run that is repeated over the same buffers: inputs are read from, outputs written to, the given tensors. */
+  /**
+   * A run that is repeated over the same buffers: inputs are read from, outputs written to, the given tensors. Throws
+   * LowrankError "data".
+   */
   bind(feeds: Tensors, into: Tensors): BoundRun;
   /** Frees the session; it cannot run any more. */
   dispose(): Promise<void>;
@@ -34,7 +44,7 @@ export interface Session {
 
 /** A repeated run; see `Session.bind`. */
 export interface BoundRun {
-  /** Replaces one input's buffer. Given the buffer that it has already, this does nothing. */
+  /** Replaces one input's buffer. Given the buffer that it has already, this does nothing. Throws LowrankError "data". */
   feed(name: string, value: Tensor): void;
   /** Runs, with outputs in the buffers that were bound. */
   run(): Promise<void>;
@@ -45,15 +55,28 @@ export interface BoundRun {
  *
  * @throws LowrankError "runtime" when ONNX Runtime is missing, refuses the model, or lacks the device.
  */
-export async function openSession(model: Model | Uint8Array, options: SessionOptions = {}): Promise<Session> {
+export async function openSession(model: Model | Uint8Array, options: OpenOptions = {}): Promise<Session> {
   const ort = await loadOrt();
-  const bytes = model instanceof Uint8Array ? model : writeModel(model);
+  const isModel = !(model instanceof Uint8Array);
+  const guarded = isModel && options.forBinding && (await leavesOutputsInPlace(ort)) ? withGuard(model) : undefined;
+  const bytes = isModel ? writeModel(guarded?.model ?? model) : model;
   try {
     const session = await ort.InferenceSession.create(bytes, sessionOptions(ort, options));
-    return new OrtSession(ort, session);
+    return new OrtSession(ort, session, isModel ? model.graph.inputs : [], guarded?.guard);
   } catch (cause) {
     throw runtimeError(`the runtime refused the model (device ${options.device ?? "default"})`, cause);
   }
+}
+
+/**
+ * Throws LowrankError "runtime" when the runtime is missing or lacks the device: for programs that want to know before the
+ * work begins.
+ */
+export async function checkDevice(options: SessionOptions): Promise<void> {
+  const g = graphBuilder({ opset: 17 });
+  g.output(g.op("Identity", [g.input("x", "float32", [1])]), "float32", [1]);
+  const session = await openSession(createModel(g.build(), { opset: 17 }), options);
+  await session.dispose();
 }
 
 function sessionOptions(ort: Ort, { device, threads }: SessionOptions): InferenceSession.SessionOptions {
@@ -63,7 +86,8 @@ function sessionOptions(ort: Ort, { device, threads }: SessionOptions): Inferenc
     executionProviders: [device ?? (isWeb ? "wasm" : "cpu")],
     graphOptimizationLevel: "all",
     executionMode: "sequential",
-    logSeverityLevel: 3,
+    // What goes wrong comes as an error; the runtime's own lines on stderr would only stand beside it.
+    logSeverityLevel: 4,
     ...(threads !== undefined && { intraOpNumThreads: threads }),
     // Gradients that die out become denormals, which cost a hundred times an ordinary operation.
     extra: { session: { set_denormal_as_zero: "1" } },
@@ -79,56 +103,83 @@ class OrtSession implements Session {
   readonly outputs: readonly string[];
   readonly #ort: Ort;
   readonly #session: InferenceSession;
+  readonly #known: ReadonlySet<string>;
+  /** The output in front that ends a bound run before outputs are copied. */
+  readonly #guard: string | undefined;
+  /** onnxruntime-node fills pre-allocated outputs; onnxruntime-web leaves those on the CPU as they are (its issue 25786). */
+  readonly #writesInPlace: boolean;
+  /** What the model says of its inputs, as far as it is known. */
+  readonly #declared: ReadonlyMap<string, ValueInfo>;
 
-  constructor(ort: Ort, session: InferenceSession) {
+  constructor(ort: Ort, session: InferenceSession, declared: readonly ValueInfo[], guard: string | undefined) {
     this.#ort = ort;
+    this.#guard = guard;
     this.#session = session;
+    this.#writesInPlace = ort.env.versions.node !== undefined;
+    this.#declared = new Map(declared.map((info) => [info.name, info]));
     this.inputs = session.inputNames;
-    this.outputs = session.outputNames;
+    this.#known = new Set(session.inputNames);
+    this.outputs = session.outputNames.filter((name) => name !== guard);
   }
 
   async run(feeds: Tensors, fetches: readonly string[] = this.outputs): Promise<Map<string, Tensor>> {
-    this.#checkFeeds(feeds);
-    const given = Object.fromEntries(this.inputs.map((name) => [name, toOrt(this.#ort, feeds.get(name)!)]));
-    const results = await this.#guard(() => this.#session.run(given, [...fetches]));
+    this.#check(feeds, this.inputs);
+    const given = Object.fromEntries(this.inputs.map((name) => [name, toOrt(this.#ort, name, feeds.get(name)!)]));
+    const results = await this.#attempt(() => this.#session.run(given, [...fetches]));
     return new Map(fetches.map((name) => [name, fromOrt(name, results[name]!)]));
   }
 
   bind(feeds: Tensors, into: Tensors): BoundRun {
-    this.#checkFeeds(feeds);
-    const sources = new Map(this.inputs.map((name) => [name, feeds.get(name)!]));
+    this.#check(feeds, this.inputs);
+    const sources = new Map(feeds);
     const given: Record<string, OrtTensor> = {};
-    for (const [name, value] of sources) given[name] = toOrt(this.#ort, value);
+    for (const [name, value] of sources) given[name] = toOrt(this.#ort, name, value);
     const fetched: Record<string, OrtTensor> = {};
-    for (const [name, value] of into) fetched[name] = toOrt(this.#ort, value);
+    for (const [name, value] of into) fetched[name] = toOrt(this.#ort, name, value);
     return {
       feed: (name, value) => {
         const before = sources.get(name);
-        if (before === undefined) throw new Error(`internal: the session has no input ${name}`);
-        if (before.data === value.data && sameDims(before.dims, value.dims)) return;
+        if (before?.data === value.data && sameDims(before.dims, value.dims)) return;
+        this.#check(new Map([[name, value]]), [name]);
         sources.set(name, value);
-        given[name] = toOrt(this.#ort, value);
+        given[name] = toOrt(this.#ort, name, value);
       },
-      run: async () => {
-        await this.#guard(() => this.#session.run(given, fetched));
-      },
+      run: () => this.#runInto(given, fetched, into),
     };
+  }
+
+  async #runInto(given: Record<string, OrtTensor>, fetched: Record<string, OrtTensor>, into: Tensors): Promise<void> {
+    if (this.#guard !== undefined) {
+      const error = await this.#session.run(given, { [this.#guard]: null, ...fetched }).then(
+        () => null,
+        (reason) => reason,
+      );
+      if (error !== null && !isGuardError(error)) throw runtimeError("the run failed", error);
+      return;
+    }
+    const results = await this.#attempt(() =>
+      this.#session.run(given, this.#writesInPlace ? fetched : [...into.keys()]),
+    );
+    if (this.#writesInPlace) return;
+    for (const [name, value] of into) (value.data as Float32Array).set(results[name]!.data as Float32Array);
   }
 
   async dispose(): Promise<void> {
     await this.#session.release();
   }
 
-  #checkFeeds(feeds: Tensors): void {
-    const missing = this.inputs.filter((name) => !feeds.has(name));
-    if (missing.length === 0) return;
-    throw new LowrankError(
-      "data",
-      `batch: the model also wants ${missing.join(", ")}; got ${[...feeds.keys()].join(", ")}`,
-    );
+  /** Throws when one of `wanted` is missing, or anything is given that is no input or does not fit it. */
+  #check(feeds: Tensors, wanted: readonly string[]): void {
+    const faults = wanted.filter((name) => feeds.get(name) === undefined).map((name) => `input ${name}: missing`);
+    for (const [name, value] of feeds) {
+      if (value === undefined) continue;
+      const fault = this.#known.has(name) ? misfit(value, this.#declared.get(name)) : "the model has no such input";
+      if (fault !== null) faults.push(`input ${name}: ${fault}`);
+    }
+    throwFaults("data", "batch", faults);
   }
 
-  async #guard<T>(run: () => Promise<T>): Promise<T> {
+  async #attempt<T>(run: () => Promise<T>): Promise<T> {
     try {
       return await run();
     } catch (cause) {
@@ -141,11 +192,26 @@ function sameDims(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((dim, axis) => dim === b[axis]);
 }
 
-function toOrt(ort: Ort, value: Tensor): OrtTensor {
-  if (elementCount(value.dims) !== value.data.length) {
-    throw new Error(`internal: ${value.data.length} values for dims [${value.dims}]`);
+/** Why a tensor cannot be given for an input; null when it can, as far as the model tells. */
+function misfit({ type, dims, data }: Tensor, declared: ValueInfo | undefined): string | null {
+  if (elementCount(dims) !== data.length)
+    return `expected ${elementCount(dims)} values for [${dims}], got ${data.length}`;
+  const { type: wantedType = type, shape = dims } = declared ?? {};
+  const fits =
+    shape.length === dims.length && shape.every((dim, axis) => typeof dim !== "number" || dim === dims[axis]);
+  if (type === wantedType && fits) return null;
+  return `expected ${wantedType} [${shape.map((dim) => dim ?? "?").join(", ")}], got ${type} [${dims.join(", ")}]`;
+}
+
+function toOrt(ort: Ort, name: string, value: Tensor): OrtTensor {
+  try {
+    return new ort.Tensor(value.type as "float32", value.data as Float32Array, value.dims as number[]);
+  } catch (cause) {
+    // An array of another kind than the type says.
+    throw new LowrankError("data", `input ${name}: ${cause instanceof Error ? cause.message : String(cause)}`, {
+      cause,
+    });
   }
-  return new ort.Tensor(value.type as "float32", value.data as Float32Array, value.dims as number[]);
 }
 
 function fromOrt(name: string, value: OrtTensor): Tensor {

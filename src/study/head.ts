@@ -120,7 +120,7 @@ export interface BaseRun {
 }
 
 async function trainBase(head: Head, file: string, context: StudyContext): Promise<BaseRun> {
-  const { options, train: digits, test, voice, signal } = context;
+  const { options, train: digits, test, signal } = context;
   const random = createRandom(options.seed, "shuffle");
   const batches = epochBatches(digits, range(digits.count), options.batch, options.epochs, random);
   const steps = Math.ceil(digits.count / options.batch) * options.epochs;
@@ -157,7 +157,6 @@ async function trainBase(head: Head, file: string, context: StudyContext): Promi
     };
   } finally {
     await session.dispose();
-    voice.say();
   }
 }
 
@@ -353,14 +352,17 @@ function misreadImages(base: Readings, readings: AllReadings, { images, labels }
 }
 
 const maxCurvePoints = 300;
+/** Steps that a point of a curve is the mean of, at least: the loss of one batch of ten says little. */
+const leastWindow = 10;
 
-/** Means of equal stretches of the losses, so that a curve has at most 300 points. */
-export function lossCurve(losses: Float32Array): LossPoint[] {
-  const stretch = Math.ceil(losses.length / maxCurvePoints);
+/** Running means of the losses, at most 300 of them at equal distances. */
+function lossCurve(losses: Float32Array): LossPoint[] {
+  const stride = Math.ceil(losses.length / maxCurvePoints);
+  const window = Math.max(stride, leastWindow);
   const points: LossPoint[] = [];
-  for (let start = 0; start < losses.length; start += stretch) {
-    const part = losses.subarray(start, start + stretch);
-    points.push({ step: start + part.length, loss: meanOf(part) });
+  for (let step = stride; step < losses.length + stride; step += stride) {
+    const end = Math.min(step, losses.length);
+    points.push({ step: end, loss: meanOf(losses.subarray(Math.max(0, end - window), end)) });
   }
   return points;
 }

@@ -52,7 +52,7 @@ export function baseResult(voice: Voice, base: BaseRun, digit: number, byOption:
   voice.say(`Test accuracy ${base.evaluation.accuracy.toFixed(4)}. Wrongly read test images of each digit:`);
   voice.say(wrongTable([["base", base.evaluation]], digit));
   voice.say();
-  for (const line of deadExplanation(base.dead, head)) voice.say(line);
+  for (const line of [...deadExplanation(base.dead, head), ...silentExplanation(base)]) voice.say(line);
   const chosen = byOption
     ? "as asked for"
     : `read wrong most often (${formatCount(base.evaluation.wrong[digit]!)} times)`;
@@ -76,6 +76,17 @@ function deadExplanation(dead: readonly DeadOutput[], head: Head): string[] {
     ),
     "",
   ];
+}
+
+/** Digits that are never predicted although their outputs live. */
+function silentExplanation({ dead, readings }: BaseRun): string[] {
+  const predicted = new Set(readings.predictions);
+  const silent = Array.from({ length: 10 }, (_, digit) => digit).filter(
+    (digit) => !predicted.has(digit) && !dead.some((output) => output.digit === digit),
+  );
+  if (silent.length === 0) return [];
+  const digits = silent.join(", ");
+  return [`Not dead but never predicted: ${digits}. Above zero for some image, yet never the largest logit.`, ""];
 }
 
 function deadWarning(dead: readonly DeadOutput[], digit: number): string[] {

@@ -6,6 +6,7 @@ import { LowrankError } from "../errors.ts";
 import { createRandom } from "../random.ts";
 import { environment } from "../runs/environment.ts";
 import { createRunFolder, type RunFolder } from "../runs/run-folder.ts";
+import { checkDevice } from "../runtime/session.ts";
 import { range } from "./batches.ts";
 import type { StudyContext } from "./context.ts";
 import { runHead } from "./head.ts";
@@ -47,6 +48,7 @@ export async function runStudy(
   const { voice = silentVoice, signal = new AbortController().signal } = surroundings;
   const started = new Date();
   const begun = performance.now();
+  await checkDevice({ device: resolved.device, threads: resolved.threads });
   const mnist = limited(await findData(surroundings, voice, signal), resolved);
   const run = await createRunFolder(surroundings.out, { prefix: "study", now: started });
   const sha256 = Object.fromEntries(
@@ -79,8 +81,9 @@ export async function runStudy(
     result.summary.complete = true;
     await finish();
   } catch (error) {
-    if (!signal.aborted) throw error;
+    // A network that is finished is told of, whatever became of the next.
     if (Object.keys(result.summary.heads).length > 0) await finish();
+    if (!signal.aborted) throw error;
     throw new LowrankError("aborted", `stopped on request: what was complete is in ${run.path}`, { cause: error });
   } finally {
     run.metrics.close();

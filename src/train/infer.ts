@@ -3,11 +3,14 @@
 import { LowrankError } from "../errors.ts";
 import { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
+import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
+import type { Site } from "../onnx/sites.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
+import { throwMisfits } from "./step.ts";
 
 export interface AdapterSession {
   /**
@@ -53,7 +56,7 @@ class SwitchingSession implements AdapterSession {
   constructor(adapted: AdaptedModel, session: Session) {
     this.#adapted = adapted;
     this.#session = session;
-    this.#disabled = disabledTensors(adapted);
+    this.#disabled = adapted.config === null ? currentWeights(adapted) : disabledTensors(adapted);
   }
 
   async run(
@@ -80,19 +83,16 @@ class SwitchingSession implements AdapterSession {
 
 /** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
 function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
-  const fitted = new Map<string, Tensor>(disabledTensors(adapted));
-  const known = new Set(fitted.keys());
+  const fitted = disabledTensors(adapted);
   const faults = [...adapter.tensors.keys()]
-    .filter((key) => !known.has(key))
+    .filter((key) => !fitted.has(key))
     .map((key) => `${key}: the model has no branch for it`);
   for (const { site, scale, a, b } of adapted.sites) {
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
     if (A === undefined && B === undefined) continue;
-    const r = A?.dims[0];
-    if (A?.dims.join() !== `${r},${site.inFeatures}` || B?.dims.join() !== `${site.outFeatures},${r}`) {
-      faults.push(
-        `${site.modulePath}: expected A [r,${site.inFeatures}] and B [${site.outFeatures},r], got ${A ? `[${A.dims}]` : "no A"} and ${B ? `[${B.dims}]` : "no B"}`,
-      );
+    if (A?.type !== "float32" || B?.type !== "float32" || !isProduct(site, A.dims, B.dims)) {
+      const wanted = `float32 A [r,${site.inFeatures}] and B [${site.outFeatures},r]`;
+      faults.push(`${site.modulePath}: expected ${wanted}, got ${describe("A", A)} and ${describe("B", B)}`);
       continue;
     }
     const factor = scaleOf(adapter.config, site.modulePath) / scale;
@@ -104,16 +104,18 @@ function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
         : tensor(
             "float32",
             B.dims,
-            (B.data as Float32Array).map((value) => value * factor),
+            B.data.map((value) => value * factor),
           ),
     );
   }
-  if (faults.length > 0) {
-    throw new LowrankError(
-      "adapter",
-      `adapter: it does not fit the model\n${faults.map((fault) => `  - ${fault}`).join("\n")}`,
-      { faults },
-    );
-  }
+  throwMisfits(faults);
   return fitted;
+}
+
+function isProduct({ inFeatures, outFeatures }: Site, a: readonly number[], b: readonly number[]): boolean {
+  return a.join() === `${a[0]},${inFeatures}` && b.join() === `${outFeatures},${a[0]}`;
+}
+
+function describe(name: string, value: Tensor | undefined): string {
+  return value === undefined ? `no ${name}` : `${value.type} [${value.dims}]`;
 }

@@ -1,13 +1,16 @@
 // Losses, written into the graph. Each gives its value and, in closed form, the gradient of the output it is measured on,
 // from which the backward walk starts: that spares the large intermediates that differentiating its parts would need.
+import { LowrankError } from "../errors.ts";
 import type { GraphBuilder, Value } from "../onnx/builder.ts";
-import type { TensorType } from "../tensor.ts";
+import type { Tensor, TensorType } from "../tensor.ts";
 
 /** A loss over one output of a model. Means weigh as PyTorch's do. */
 export interface Loss {
   readonly name: string;
   /** Element type of the labels. */
   readonly labels: TensorType;
+  /** Where labels are classes, that is indices into the output's last axis: the one label that counts for nothing. */
+  readonly ignoreIndex?: number;
   /** Which output it is measured on; by default the first. */
   readonly output: string | undefined;
   /** Adds the scalar loss and d loss / d output. */
@@ -30,6 +33,7 @@ export function crossEntropy({ output, ignoreIndex = -100 }: CrossEntropyOptions
   return {
     name: "cross_entropy",
     labels: "int64",
+    ignoreIndex,
     output,
     build: (g, logits, labels) => softmaxCrossEntropy(g, logits, labels, ignoreIndex),
   };
@@ -43,6 +47,7 @@ export function causalLm({ output, ignoreIndex = -100 }: CrossEntropyOptions = {
   return {
     name: "causal_lm",
     labels: "int64",
+    ignoreIndex,
     output,
     build: (g, logits, labels) => {
       // Labels move one to the left instead of cutting the logits, which are the largest tensor of the step.
@@ -53,6 +58,25 @@ export function causalLm({ output, ignoreIndex = -100 }: CrossEntropyOptions = {
       return softmaxCrossEntropy(g, logits, g.op("Concat", [rest, ignored], { axis: 1 }), ignoreIndex);
     },
   };
+}
+
+/**
+ * Throws LowrankError "data" unless every label is a class or `ignoreIndex`. The graph would read a negative one from the
+ * end of the classes.
+ *
+ * @param classes how many there are; undefined when the model does not say.
+ */
+export function checkClasses({ data }: Tensor, classes: number | undefined, ignoreIndex: number): void {
+  const limit = classes ?? Number.POSITIVE_INFINITY;
+  for (let index = 0; index < data.length; index++) {
+    const label = Number(data[index]);
+    if ((label >= 0 && label < limit) || label === ignoreIndex) continue;
+    const wanted = classes === undefined ? "0 or more" : `0 to ${classes - 1}`;
+    throw new LowrankError(
+      "data",
+      `batch: labels: expected ${wanted}, or ${ignoreIndex} to be ignored, got ${label} at [${index}]`,
+    );
+  }
 }
 
 /** Mean squared error over all elements: mean((output - labels)^2). Labels float32 in the output's shape. */

@@ -2,10 +2,11 @@
 import { LowrankError } from "../errors.ts";
 import { backward, differentiableOpsets } from "../grad/walk.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
-import { graphBuilder } from "../onnx/builder.ts";
+import { graphBuilder, type Value } from "../onnx/builder.ts";
 import { prune } from "../onnx/graph.ts";
-import type { Dim, Model } from "../onnx/model.ts";
-import type { Loss } from "./losses.ts";
+import type { Dim, Model, ValueInfo } from "../onnx/model.ts";
+import type { Tensor } from "../tensor.ts";
+import { checkClasses, type Loss } from "./losses.ts";
 
 export interface StepGraph {
   readonly model: Model;
@@ -16,6 +17,8 @@ export interface StepGraph {
   readonly outputs: readonly string[];
   /** The gradient of each parameter, by the parameter's key. */
   readonly gradients: ReadonlyMap<string, string>;
+  /** Throws LowrankError "data" for class labels that are no classes of the output. */
+  checkLabels(labels: Tensor): void;
 }
 
 /**
@@ -38,22 +41,41 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
   const shape = g.info(target.name).shape ?? target.shape;
   const labels = g.input("labels", loss.labels, labelShape(loss, shape));
   const { loss: value, gradient } = loss.build(g, target.name, labels);
-  const gradients = backward(
+  const computed = backward(
     g,
     new Map([[target.name, gradient]]),
     adapted.parameters.map(({ key }) => key),
   );
 
-  g.output(value, "float32", []);
-  for (const { name, type, shape: dims } of graph.outputs) g.output(name, type ?? "float32", dims);
-  for (const { key, graphDims } of adapted.parameters) g.output(gradients.get(key)!, "float32", graphDims);
+  // Two parameters may have one gradient (those of p + q); outputs are told apart by name.
+  const taken = new Set([value, ...graph.outputs.map(({ name }) => name)]);
+  const gradients = new Map<string, Value>();
+  for (const [key, name] of computed) {
+    const own = taken.has(name) ? g.op("Identity", [name]) : name;
+    taken.add(own);
+    gradients.set(key, own);
+  }
+  const outputs = [
+    floats(value, []),
+    ...graph.outputs,
+    ...adapted.parameters.map(({ key, graphDims }) => floats(gradients.get(key)!, graphDims)),
+  ];
+  const classes = shape?.at(-1);
   return {
-    model: { ...adapted.model, graph: prune(g.build()) },
+    model: { ...adapted.model, graph: prune({ ...g.build(), outputs }) },
     labels,
+    checkLabels: (given) => {
+      if (loss.ignoreIndex === undefined) return;
+      checkClasses(given, typeof classes === "number" ? classes : undefined, loss.ignoreIndex);
+    },
     loss: value,
     outputs: graph.outputs.map(({ name }) => name),
     gradients,
   };
+}
+
+function floats(name: string, shape: readonly Dim[]): ValueInfo {
+  return { name, type: "float32", shape, doc: "" };
 }
 
 function outputOf(adapted: AdaptedModel, loss: Loss) {

@@ -1,6 +1,6 @@
 // A training step that is run many times: parameters and their gradients live in one arena, which the runtime reads from
 // and writes to in place, and which the optimizer updates in place. A step allocates nothing that it could reuse.
-import { LowrankError } from "../errors.ts";
+import { throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { type BoundRun, openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
@@ -40,8 +40,13 @@ export async function compileStep(
   options: SessionOptions = {},
 ): Promise<TrainingStep> {
   const graph = buildStepGraph(adapted, loss);
-  const session = await openSession(graph.model, options);
-  return new CompiledStep(adapted, graph, session, optimizer?.slots.length ?? 0);
+  const session = await openSession(graph.model, { ...options, forBinding: true });
+  try {
+    return new CompiledStep(adapted, graph, session, optimizer?.slots.length ?? 0);
+  } catch (error) {
+    await session.dispose();
+    throw error;
+  }
 }
 
 class CompiledStep implements TrainingStep {
@@ -50,6 +55,8 @@ class CompiledStep implements TrainingStep {
   readonly gradients: NamedArrays;
   readonly #graph: StepGraph;
   readonly #session: Session;
+  /** The inputs that a batch brings. */
+  readonly #names: readonly string[];
   readonly #values = new Map<string, Tensor>();
   readonly #results: Map<string, Tensor>;
   readonly #loss = new Float32Array(1);
@@ -58,6 +65,8 @@ class CompiledStep implements TrainingStep {
   constructor(adapted: AdaptedModel, graph: StepGraph, session: Session, slots: number) {
     this.#graph = graph;
     this.#session = session;
+    const own = new Set([graph.labels, ...adapted.parameters.map(({ key }) => key)]);
+    this.#names = session.inputs.filter((name) => !own.has(name));
     const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
     this.arena = createArena(Array.from({ length: 2 + slots }, () => lengths).flat());
     this.parameters = allocate(this.arena, adapted, lengths);
@@ -69,16 +78,21 @@ class CompiledStep implements TrainingStep {
     }
   }
 
-  async run({ inputs, labels }: Batch): Promise<number> {
-    if (this.#bound === undefined) {
+  async run(batch: Batch): Promise<number> {
+    this.#feed(batch);
+    this.#graph.checkLabels(batch.labels);
+    await this.#bound!.run();
+    return this.#loss[0]!;
+  }
+
+  #feed({ inputs, labels }: Batch): void {
+    if (this.#bound === undefined || this.#names.some((name) => inputs[name] === undefined)) {
       const feeds = new Map([...this.#values, ...Object.entries(inputs), [this.#graph.labels, labels] as const]);
       this.#bound = this.#session.bind(feeds, this.#results);
-    } else {
-      for (const name in inputs) this.#bound.feed(name, inputs[name]!);
-      this.#bound.feed(this.#graph.labels, labels);
+      return;
     }
-    await this.#bound.run();
-    return this.#loss[0]!;
+    for (const name in inputs) this.#bound.feed(name, inputs[name]!);
+    this.#bound.feed(this.#graph.labels, labels);
   }
 
   async dispose(): Promise<void> {
@@ -92,23 +106,28 @@ function allocate(arena: Arena, adapted: AdaptedModel, lengths: readonly number[
 
 /** Copies starting values into a step. Throws LowrankError "adapter" that lists what is missing, extra or misshapen. */
 export function loadParameters(step: TrainingStep, adapted: AdaptedModel, tensors: ReadonlyMap<string, Tensor>): void {
+  throwMisfits(parameterFaults(adapted, tensors));
+  for (const { key } of adapted.parameters) step.parameters.get(key)!.set(tensors.get(key)!.data as Float32Array);
+}
+
+/** Which of a model's parameters are missing or misshapen among `tensors`, and what is extra. */
+export function parameterFaults(adapted: AdaptedModel, tensors: ReadonlyMap<string, Tensor>): string[] {
   const faults: string[] = [];
   for (const { key, dims } of adapted.parameters) {
     const value = tensors.get(key);
     if (value === undefined) faults.push(`${key}: missing`);
     else if (value.type !== "float32" || value.dims.join() !== dims.join()) {
       faults.push(`${key}: expected float32 [${dims}], got ${value.type} [${value.dims}]`);
-    } else step.parameters.get(key)!.set(value.data);
+    }
   }
   const known = new Set(adapted.parameters.map(({ key }) => key));
   for (const key of tensors.keys()) if (!known.has(key)) faults.push(`${key}: the model has no such parameter`);
-  if (faults.length > 0) {
-    throw new LowrankError(
-      "adapter",
-      `adapter: it does not fit the model\n${faults.map((fault) => `  - ${fault}`).join("\n")}`,
-      { faults },
-    );
-  }
+  return faults;
+}
+
+/** Throws LowrankError "adapter" when there are faults. */
+export function throwMisfits(faults: readonly string[]): void {
+  throwFaults("adapter", "adapter: it does not fit the model", faults);
 }
 
 /** A copy of a step's parameters as tensors. */

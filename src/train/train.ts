@@ -2,15 +2,24 @@
 // optimizer change the parameters in place.
 import { LowrankError } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
-import type { Adapter } from "../lora/config.ts";
+import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { currentWeights } from "../lora/full.ts";
 import { initAdapter } from "../lora/init.ts";
+import { scaleOf } from "../lora/scale.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { constant, type Schedule } from "./schedules.ts";
-import { type Batch, compileStep, copyParameters, loadParameters, type TrainingStep } from "./step.ts";
+import {
+  type Batch,
+  compileStep,
+  copyParameters,
+  loadParameters,
+  parameterFaults,
+  type TrainingStep,
+  throwMisfits,
+} from "./step.ts";
 
 /** Batches in the order of training; training ends with them. The same object may be filled again for each. */
 export type Batches = Iterable<Batch> | AsyncIterable<Batch>;
@@ -52,7 +61,8 @@ export interface History {
  * Trains an adapter.
  *
  * @param options.adapter where to start; default: `initAdapter`.
- * @throws LowrankError "config" for bad options, "data" for batches that do not fit or a loss that is not finite.
+ * @throws LowrankError "config" for bad options, "adapter" for one that does not fit, "data" for batches that do not fit or a
+ * loss that is not finite.
  * @example
  * const { adapter, history } = await train(attachLora(model, { r: 8 }), batches, { learningRate: 1e-3 });
  */
@@ -62,6 +72,7 @@ export async function train(
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<{ adapter: Adapter; history: History }> {
   const start = options.adapter ?? initAdapter(adapted, options).adapter;
+  throwMisfits([...parameterFaults(adapted, start.tensors), ...scaleFaults(adapted, start.config)]);
   const { tensors, history } = await runTraining(adapted, start.tensors, data, options);
   return { adapter: { config: start.config, tensors }, history };
 }
@@ -79,12 +90,26 @@ export async function trainAll(
   return runTraining(adapted, currentWeights(adapted), data, options);
 }
 
+/** What an adapter learns is right only under the scale that the graph has; its own would be applied to it later. */
+function scaleFaults(adapted: AdaptedModel, config: AdapterConfig): string[] {
+  return adapted.sites.flatMap(({ site: { modulePath }, scale }) => {
+    const own = scaleOf(config, modulePath);
+    return own === scale
+      ? []
+      : [`${modulePath}: expected the scale ${scale}, got ${own}; attach the adapter's own config`];
+  });
+}
+
 async function runTraining(
   adapted: AdaptedModel,
   start: ReadonlyMap<string, Tensor>,
   data: Batches,
   options: TrainOptions,
 ): Promise<{ tensors: Map<string, Tensor>; history: History }> {
+  const { steps = 0 } = options;
+  if (!(steps >= 0) || !(Number.isInteger(steps) || steps === Number.POSITIVE_INFINITY)) {
+    throw new LowrankError("config", `steps: expected a whole number of 0 or more, got ${steps}`);
+  }
   const optimizer = options.optimizer ?? adam();
   const step = await compileStep(adapted, options.loss ?? crossEntropy(), optimizer, options);
   try {
@@ -101,24 +126,30 @@ async function loop(step: TrainingStep, optimizer: Optimizer, data: Batches, opt
   const schedule = typeof learningRate === "number" ? constant(learningRate) : learningRate;
   const state = optimizer.init(step.parameters, step.arena);
   const losses: number[] = [];
+  let stopped = false;
   const begun = performance.now();
-  for await (const batch of data) {
-    if (losses.length >= steps || signal?.aborted) break;
-    const loss = await step.run(batch);
-    if (!Number.isFinite(loss)) {
-      throw new LowrankError(
-        "data",
-        `step ${losses.length + 1}: the loss is ${loss}; look for NaN in the batch, or lower the learning rate`,
-      );
+  if (steps > 0) {
+    for await (const batch of data) {
+      stopped = signal?.aborted === true;
+      if (stopped) break;
+      const loss = await step.run(batch);
+      if (!Number.isFinite(loss)) {
+        throw new LowrankError(
+          "data",
+          `step ${losses.length + 1}: the loss is ${loss}; look for NaN in the batch, or lower the learning rate`,
+        );
+      }
+      const rate = schedule(losses.length);
+      optimizer.update(step.parameters, step.gradients, state, rate);
+      losses.push(loss);
+      onStep?.({ step: losses.length, loss, learningRate: rate });
+      // Before the next batch is asked for: it may be long in coming.
+      if (losses.length >= steps) break;
     }
-    const rate = schedule(losses.length);
-    optimizer.update(step.parameters, step.gradients, state, rate);
-    losses.push(loss);
-    onStep?.({ step: losses.length, loss, learningRate: rate });
   }
   return {
     losses: Float32Array.from(losses),
-    stopped: signal?.aborted === true,
+    stopped,
     seconds: (performance.now() - begun) / 1000,
   };
 }

@@ -4,7 +4,7 @@ import type { Adapter } from "../lora/config.ts";
 import { openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Loss } from "./losses.ts";
-import type { Batch } from "./step.ts";
+import { type Batch, parameterFaults, throwMisfits } from "./step.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
 export interface ValueAndGrad {
@@ -25,8 +25,11 @@ interface Held {
  * Loss, outputs and gradients for one batch. The session is kept on `adapted` for the next call with the same loss object;
  * `adapted.dispose()` frees it.
  *
- * @throws LowrankError "model" when an operator has no gradient rule, "data" when the batch lacks an input.
- * @example const { loss, grads } = await valueAndGrad(adapted, adapter, { inputs: { x }, labels }, crossEntropy());
+ * @throws LowrankError "model" when an operator has no gradient rule, "adapter" when the adapter does not fit, "data" when
+ * the batch does not.
+ * @example
+ * const loss = crossEntropy(); // one object for all calls
+ * const { grads } = await valueAndGrad(adapted, adapter, { inputs: { x }, labels }, loss);
  */
 export async function valueAndGrad(
   adapted: AdaptedModel,
@@ -43,7 +46,10 @@ export async function valueAndGrad(
       return { graph: built, session: opened, dispose: () => opened.dispose() };
     },
   );
-  const feeds = new Map([...adapter.tensors, ...Object.entries(batch.inputs), [graph.labels, batch.labels] as const]);
+  throwMisfits(parameterFaults(adapted, adapter.tensors));
+  const feeds = new Map<string, Tensor>([...adapter.tensors, ...Object.entries(batch.inputs)]);
+  feeds.set(graph.labels, batch.labels);
+  graph.checkLabels(batch.labels);
   const results = await session.run(feeds);
   return {
     loss: Number(results.get(graph.loss)!.data[0]),

@@ -1,7 +1,9 @@
 // Elementwise arithmetic and activations. x, y: the node's input and output; d: the gradient of y.
+import { LowrankError } from "../../errors.ts";
 import type { GraphBuilder, Value } from "../../onnx/builder.ts";
-import { floatAttribute, intAttribute, type Node } from "../../onnx/model.ts";
-import { type Rule, type RuleTable, single } from "../rule.ts";
+import { producers, storedValue } from "../../onnx/graph.ts";
+import { describeNode, floatAttribute, intAttribute, type Node } from "../../onnx/model.ts";
+import { type Rule, type RuleTable, rankOf, single } from "../rule.ts";
 
 /** dx from (x, y, d): for operators of one input. */
 function unary(rule: (x: Value, y: Value, d: Value, g: GraphBuilder, node: Node) => Value): Rule {
@@ -12,6 +14,10 @@ const mul = (g: GraphBuilder, a: Value, b: Value): Value => g.op("Mul", [a, b]);
 const scalar = (g: GraphBuilder, value: number): Value => g.constant("float32", value);
 /** 1 - x */
 const complement = (g: GraphBuilder, x: Value): Value => g.op("Sub", [scalar(g, 1), x]);
+
+/** 0 where x is 0, and `other` elsewhere: keeps 0 x infinity out. */
+const whereZero = (g: GraphBuilder, x: Value, other: Value): Value =>
+  g.op("Where", [g.op("Equal", [x, scalar(g, 0)]), scalar(g, 0), other]);
 
 export const elementwiseRules: RuleTable = {
   // d(a + b) = da + db
@@ -27,10 +33,12 @@ export const elementwiseRules: RuleTable = {
   }),
   // d sum(x_i) = sum dx_i
   Sum: single(({ inputs }, d) => inputs.map(() => d)),
-  // d(a^b) = b a^(b-1) da + y log(a) db
-  Pow: single(({ inputs: [a, b], outputs: [y] }, d, g) => {
-    const da = mul(g, d, mul(g, b!, g.op("Pow", [a!, g.op("Sub", [b!, scalar(g, 1)])])));
-    return [da, mul(g, d, mul(g, y!, g.op("Log", [a!])))];
+  // d(a^b) = b a^(b-1) da + y log(a) db, with the limits 0 where b = 0 and where y = 0
+  Pow: single(({ inputs: [a, exponent], outputs: [y] }, d, g) => {
+    const b = g.info(exponent!).type === g.info(a!).type ? exponent! : g.op("CastLike", [exponent!, a!]);
+    const slope = mul(g, b, g.op("Pow", [a!, g.op("Sub", [b, scalar(g, 1)])]));
+    const da = mul(g, d, whereZero(g, b, slope));
+    return [da, mul(g, d, whereZero(g, y!, mul(g, y!, g.op("Log", [a!]))))];
   }),
   Neg: unary((_x, _y, d, g) => g.op("Neg", [d])),
   // y' = y
@@ -67,7 +75,7 @@ export const elementwiseRules: RuleTable = {
     return mul(g, d, mul(g, scalar(g, 2 / Math.sqrt(Math.PI)), bell));
   }),
   Identity: unary((_x, _y, d) => d),
-  // Between floating types the gradient is cast back; casts to integers never get here (the walk follows floats only).
+  // Between floating types the gradient is cast back; casts to integers never get here: the walk follows floats only.
   Cast: unary((x, _y, d, g) => (g.info(x).type === g.info(d).type ? d : g.op("CastLike", [d, x]))),
   // y = c ? a : b
   Where: single(({ inputs: [c] }, d, g) => [
@@ -75,13 +83,15 @@ export const elementwiseRules: RuleTable = {
     g.op("Where", [c!, d, scalar(g, 0)]),
     g.op("Where", [c!, scalar(g, 0), d]),
   ]),
-  // Adapters' inference form: without a mask in training mode, Dropout is the identity.
+  // In training, y = x mask / (1 - ratio) as long as the mask is kept; otherwise the identity.
   Dropout: (node, [d], g) => {
-    const [, , training] = node.inputs;
-    if (training === undefined || training === "") return [d!];
-    const mask = g.op("Cast", [node.outputs[1]!], { to: 1 });
-    const keep = complement(g, node.inputs[1] || scalar(g, 0.5));
-    return [g.op("Where", [training, g.op("Div", [mul(g, d!, mask), keep]), d!]), null, null];
+    const [, ratio, training] = node.inputs;
+    if (!training || isFalse(g, training)) return [d!];
+    const kept = node.outputs[1];
+    if (!kept) throw new LowrankError("model", `${describeNode(node)}: it may train, and its mask is no output of it`);
+    const mask = g.op("Cast", [kept], { to: 1 });
+    const dropped = g.op("Div", [mul(g, d!, mask), complement(g, ratio || scalar(g, 0.5))]);
+    return [g.op("Where", [training, dropped, d!])];
   },
   // y = log(softmax(x)), dx = d - softmax(x) sum(d)
   LogSoftmax: single((node, d, g) => {
@@ -99,9 +109,8 @@ export const elementwiseRules: RuleTable = {
   // n = (x - mean) * inv, y = n scale + bias; dx = inv (dn - mean(dn) - n mean(dn n)), over the normalized axes (Ba et al. 2016)
   LayerNormalization: single((node, d, g) => {
     const [x, scale, bias] = node.inputs;
-    const rank = g.info(x!).shape?.length;
     const axis = intAttribute(node, "axis", -1);
-    const last = axis < 0 ? -axis : (rank ?? axis + 1) - axis;
+    const last = axis < 0 ? -axis : rankOf(g, node, x!) - axis;
     const axes = Array.from({ length: last }, (_, index) => index - last);
     const mean = (value: Value): Value =>
       g.op("ReduceMean", [value, ...meanAxes(g, axes)], { ...meanAttributes(g, axes), keepdims: 1 });
@@ -115,6 +124,12 @@ export const elementwiseRules: RuleTable = {
     return [dx, mul(g, d, n), bias ? d : null];
   }),
 };
+
+/** Whether a value is a constant that holds false. */
+function isFalse(g: GraphBuilder, name: Value): boolean {
+  const graph = g.build();
+  return storedValue(graph, producers(graph), name)?.bytes[0] === 0;
+}
 
 // ReduceMean takes its axes as an input only from opset 18 on.
 function meanAxes(g: GraphBuilder, axes: readonly number[]): Value[] {

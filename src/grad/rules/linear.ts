@@ -1,20 +1,21 @@
 // Matrix products. d: the gradient of y.
 import { float, type GraphBuilder, type Value } from "../../onnx/builder.ts";
 import { floatAttribute, intAttribute } from "../../onnx/model.ts";
-import { type RuleTable, single } from "../rule.ts";
+import { type RuleTable, rankOf, single } from "../rule.ts";
 
 export const linearRules: RuleTable = {
   // y = a b; da = d b^T, db = a^T d
-  MatMul: single(({ inputs: [a, b] }, d, g) => {
-    const rankA = rankOf(g, a!);
-    const rankB = rankOf(g, b!);
+  MatMul: single((node, d, g) => {
+    const [a, b] = node.inputs;
+    const rankA = rankOf(g, node, a!);
+    const rankB = rankOf(g, node, b!);
     if (rankA === 2 && rankB === 2) {
       return [g.op("Gemm", [d, b!], { transB: 1 }), g.op("Gemm", [a!, d], { transA: 1 })];
     }
     // A vector is a matrix of one row (a) or one column (b), and d lacks that axis.
     const row = rankA === 1 ? g.op("Unsqueeze", [a!, g.constant("int64", [0])]) : a!;
     const column = rankB === 1 ? g.op("Unsqueeze", [b!, g.constant("int64", [1])]) : b!;
-    const missing = [...(rankA === 1 ? [rankB === 1 ? -2 : -2] : []), ...(rankB === 1 ? [-1] : [])];
+    const missing = [...(rankA === 1 ? [-2] : []), ...(rankB === 1 ? [-1] : [])];
     const full = missing.length > 0 ? g.op("Unsqueeze", [d, g.constant("int64", missing)]) : d;
     const da = g.op("MatMul", [full, transposed(g, column, Math.max(rankB, 2))]);
     const db = g.op("MatMul", [transposed(g, row, Math.max(rankA, 2)), full]);
@@ -43,12 +44,6 @@ export const linearRules: RuleTable = {
     ];
   }),
 };
-
-function rankOf(g: GraphBuilder, value: Value): number {
-  const shape = g.info(value).shape;
-  if (shape === undefined) throw new Error(`internal: the rank of ${value} is unknown`);
-  return shape.length;
-}
 
 /** The last two of `rank` axes swapped. */
 function transposed(g: GraphBuilder, value: Value, rank: number): Value {

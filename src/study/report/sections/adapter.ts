@@ -44,10 +44,13 @@ function bytes(view: HeadView): Markup {
   });
 }
 
+/** Bars for each layer; the table has all values. */
+const MOST_DRAWN = 12;
+
 function strength(view: HeadView): Markup {
   const modules = view.detail!.singularValues;
   const ranks = Math.max(1, ...modules.map((module) => module.values.length));
-  const caption = `A singular value says how far B A can stretch what comes into the layer. An update of rank ${ranks} has ${many(ranks, "such value")} for each matrix.`;
+  const caption = `A singular value says how far B A can stretch what comes into the layer. An update of rank ${ranks} has ${many(ranks, "such value")} for each matrix.${ranks > MOST_DRAWN ? ` The ${MOST_DRAWN} largest are drawn.` : ""}`;
   const listing = modules
     .map((one) => `${one.module}: ${one.values.map((value) => short(value)).join(", ")}.`)
     .join(" ");
@@ -64,7 +67,7 @@ function strength(view: HeadView): Markup {
             description: listing,
           },
           groups: modules.map((module) => ({ label: module.module, notes: [], highlighted: false })),
-          series: Array.from({ length: ranks }, (_, index) => ({
+          series: Array.from({ length: Math.min(ranks, MOST_DRAWN) }, (_, index) => ({
             name: `value ${index + 1}`,
             style: "series-on",
             values: modules.map((module) => module.values[index] ?? null),

@@ -49,7 +49,7 @@ function explained(view: HeadView, dead: readonly number[]): Markup {
     dead.length === 10
       ? "All ten output units are dead"
       : `The output ${one ? "unit" : "units"} of ${one ? "digit" : "the digits"} ${listed(dead)} ${one ? "is" : "are"} dead`;
-  return html`<p>The network gives each digit a score, its logit, and answers with the highest. This network ends in a ReLU, which turns every negative logit into zero. ${units}: ${one ? "its logit is" : "their logits are"} never above zero, for any image.</p>
+  return html`<p>The network gives each digit a score, its logit, and answers with the highest. This network ends in a ReLU, which turns every negative logit into zero. ${units}: ${one ? "its logit is" : "their logits are"} never above zero, for any training or test image.</p>
 <p><strong>Why a dead unit stays dead.</strong> Where a ReLU gives zero, its gradient is zero too. So nothing that is learnt reaches the unit itself. It comes back only if the layers below happen to move it.</p>
 <p><strong>What that costs.</strong> A dead unit can win only when all ten logits tie at zero, and a tie goes to the lowest digit, 0. So any other digit with a dead unit is never the answer. Digits with dead units account for ${count(cost)} of the base’s ${many(sum(view.summary.base.wrong), "wrong answer")}.</p>
 `;

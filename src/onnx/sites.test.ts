@@ -1,0 +1,213 @@
+import { describe, expect, it } from "vitest";
+import { tensor, zeros } from "../tensor.ts";
+import {
+  createModel,
+  float,
+  type GraphBuilder,
+  graphBuilder,
+  makeNode,
+  type PlainAttributes,
+  type Value,
+} from "./builder.ts";
+import { type Attribute, fromTensor, type Model } from "./model.ts";
+import { modulePath } from "./module-path.ts";
+import { readModel } from "./read.ts";
+import { sites } from "./sites.ts";
+import { goldenFile } from "./testing/protos.ts";
+
+const isModule =
+  (...modules: string[]) =>
+  (path: string) =>
+    modules.includes(path);
+
+function pathOf(name: string, weight: string, modules: string[] = [], scopes?: string): string | undefined {
+  const metadata = new Map(scopes === undefined ? [] : [["pkg.torch.onnx.name_scopes", scopes]]);
+  return modulePath(
+    makeNode({ op: "MatMul", name, inputs: [], outputs: ["y"], metadata }),
+    weight,
+    isModule(...modules),
+  );
+}
+
+describe("module paths", () => {
+  it("torch.export: the deepest module's scope stands last but one, and beats the weight's name", () => {
+    expect(pathOf("node_MatMul_3", "lm_head.weight", [], "['', 'transformer', 'transformer.wte', 'embedding']")).toBe(
+      "transformer.wte",
+    );
+    expect(pathOf("node_linear", "val_82", [], `['', "it's", 'linear']`)).toBe("it's");
+  });
+
+  it("torch.export: scopes that name no module leave it to the other sources", () => {
+    expect(pathOf("node", "fc.weight", [], "['', 'linear']")).toBe("fc");
+    expect(pathOf("node", "fc.weight", [], "[]")).toBe("fc");
+  });
+
+  it("the weight's name, when it ends in .weight", () => {
+    expect(pathOf("/other/Gemm", "encoder.layer.0.fc.weight")).toBe("encoder.layer.0.fc");
+    expect(pathOf("", "onnx::MatMul.weight")).toBeUndefined();
+  });
+
+  it("TorchScript: a segment that is a dotted prefix of the next is dropped", () => {
+    expect(pathOf("/body/body.1/body.1.0/conv/Conv", "onnx::Conv_3")).toBe("body.1.0.conv");
+    expect(pathOf("/bert/encoder/layer.0/attention/self/query/MatMul", "onnx::MatMul_356")).toBe(
+      "bert.encoder.layer.0.attention.self.query",
+    );
+    expect(pathOf("/encoder/encoder.0/encoder.0.fc/MatMul", "onnx::MatMul_1")).toBe("encoder.0.fc");
+    // `layer` is no prefix of `layernorm` in dots.
+    expect(pathOf("/layer/layernorm/MatMul", "w")).toBe("layer.layernorm");
+  });
+
+  it("TorchScript: a number at the end is a later call, unless a module is called so", () => {
+    expect(pathOf("/fc_1/Gemm", "w", ["fc"])).toBe("fc");
+    expect(pathOf("/fc_1/Gemm", "w", ["fc", "fc_1"])).toBe("fc_1");
+    expect(pathOf("/fc_1/Gemm", "w", [])).toBe("fc_1");
+    expect(pathOf("/block_2/fc/MatMul", "w", ["block.fc"])).toBe("block.fc");
+    expect(pathOf("/block_2/fc_1/MatMul", "w", ["block.fc"])).toBe("block.fc");
+    expect(pathOf("/block_2/fc_1/MatMul", "w", ["block_2.fc"])).toBe("block_2.fc");
+  });
+
+  it("nothing, when no source says one", () => {
+    expect(pathOf("MatMul_3", "w")).toBeUndefined();
+    expect(pathOf("/MatMul", "w")).toBeUndefined();
+  });
+});
+
+/** "path operator in>out layout bias", for short. */
+function list(model: Model): string[] {
+  return sites(model).map(
+    ({ modulePath: path, node, inFeatures, outFeatures, layout, bias }) =>
+      `${path} ${node.op} ${inFeatures}>${outFeatures} ${layout} ${bias ?? "-"}`,
+  );
+}
+
+const golden = (path: string) => list(readModel(goldenFile(path), path));
+
+describe("sites of exported models", () => {
+  it("mlp, reg and cnn: TorchScript's Gemm nodes", () => {
+    expect(golden("mlp/model.onnx")).toEqual([
+      "fc1 Gemm 20>16 out,in fc1.bias",
+      "fc2 Gemm 16>24 out,in fc2.bias",
+      "fc3 Gemm 24>5 out,in fc3.bias",
+    ]);
+    expect(golden("reg/model.onnx")).toEqual([
+      "a Gemm 7>12 out,in a.bias",
+      "b Gemm 12>12 out,in b.bias",
+      "c Gemm 12>2 out,in c.bias",
+    ]);
+    expect(golden("cnn/model.onnx")).toEqual(["fc Gemm 8>4 out,in fc.bias"]);
+  });
+
+  it("gpt2 by torch.export: Conv1D as Gemm, zero biases dropped, the tied output embedding as MatMul", () => {
+    const block = (layer: number) => [
+      `transformer.h.${layer}.attn.c_attn Gemm 16>48 in,out -`,
+      `transformer.h.${layer}.attn.c_proj Gemm 16>16 in,out -`,
+      `transformer.h.${layer}.mlp.c_fc Gemm 16>64 in,out -`,
+      `transformer.h.${layer}.mlp.c_proj Gemm 64>16 in,out -`,
+    ];
+    expect(golden("gpt2/base.onnx")).toEqual([...block(0), ...block(1), "lm_head MatMul 16>47 in,out -"]);
+  });
+
+  /** The paths of distilbert's layers, with the sizes that both exporters agree on. */
+  const distilbert = [
+    ...[0, 1].flatMap((layer) => {
+      const at = `distilbert.transformer.layer.${layer}`;
+      const attention = ["q", "k", "v", "out"].map((part) => `${at}.attention.${part}_lin MatMul 16>16 in,out`);
+      return [...attention, `${at}.ffn.lin1 MatMul 16>28 in,out`, `${at}.ffn.lin2 MatMul 28>16 in,out`];
+    }),
+    "pre_classifier Gemm 16>16 out,in",
+    "classifier Gemm 16>2 out,in",
+  ];
+  const withoutBias = (lines: string[]) => lines.map((line) => line.split(" ").slice(0, 4).join(" "));
+  const biases = (lines: string[]) => lines.map((line) => line.split(" ")[4]);
+
+  it("distilbert by torch.export: paths from scopes; equal biases are one initializer", () => {
+    const lines = golden("distilbert/base.onnx");
+    expect(withoutBias(lines)).toEqual(distilbert);
+    const shared = "distilbert.embeddings.LayerNorm.bias";
+    const block = [shared, shared, shared, shared, "distilbert.transformer.layer.0.ffn.lin1.bias", shared];
+    expect(biases(lines)).toEqual([...block, ...block, "-", "-"]);
+  });
+
+  it("distilbert by TorchScript: paths from node names; equal biases come through Identity nodes", () => {
+    const lines = golden("distilbert/base.legacy.onnx");
+    expect(withoutBias(lines)).toEqual(distilbert);
+    expect(biases(lines).filter((bias) => bias === "-")).toEqual([]);
+  });
+});
+
+describe("what is a site", () => {
+  const vector = (...values: number[]) => tensor("float32", [values.length], Float32Array.from(values));
+
+  function model(build: (g: GraphBuilder, x: Value) => Value): Model {
+    const g = graphBuilder({ opset: 17 });
+    g.output(build(g, g.input("x", "float32", ["batch", 3])), "float32");
+    return createModel(g.build(), { opset: 17 });
+  }
+  const gemm = (attributes: PlainAttributes, dims = [3, 3]) =>
+    model((g, x) => g.op("Gemm", [x, g.initializer("fc.weight", zeros(dims))], attributes));
+
+  it("a Gemm whose weight is a matrix, whichever way round", () => {
+    expect(list(gemm({}, [3, 5]))).toEqual(["fc Gemm 3>5 in,out -"]);
+    expect(list(gemm({ transB: 1 }, [5, 3]))).toEqual(["fc Gemm 3>5 out,in -"]);
+    expect(list(gemm({ transB: 1, beta: float(0.5) }, [5, 3]))).toEqual(["fc Gemm 3>5 out,in -"]);
+  });
+
+  it("no Gemm that is more than x W^T", () => {
+    expect(list(gemm({ transA: 1 }))).toEqual([]);
+    expect(list(gemm({ alpha: float(2) }))).toEqual([]);
+  });
+
+  it("no product of two inputs, or of two constants, and none with a vector or a stack", () => {
+    expect(list(model((g, x) => g.op("MatMul", [x, g.input("z", "float32", [3, 3])])))).toEqual([]);
+    expect(
+      list(model((g) => g.op("MatMul", [g.initializer("p", zeros([3, 3])), g.initializer("q.weight", zeros([3, 3]))]))),
+    ).toEqual([]);
+    expect(list(model((g, x) => g.op("MatMul", [x, g.initializer("v.weight", zeros([3]))])))).toEqual([]);
+    expect(list(model((g, x) => g.op("MatMul", [x, g.initializer("v.weight", zeros([2, 3, 3]))])))).toEqual([]);
+    expect(
+      list(
+        model((g, x) => g.op("MatMul", [x, g.initializer("v.weight", zeros([3, 3]))], {}, { domain: "com.example" })),
+      ),
+    ).toEqual([]);
+  });
+
+  it("a weight in a Constant node, or behind Identity nodes", () => {
+    const value: Attribute = { kind: "tensor", value: fromTensor(zeros([3, 5])) };
+    expect(
+      list(model((g, x) => g.op("MatMul", [x, g.op("Constant", [], { value })], {}, { name: "/fc/MatMul" }))),
+    ).toEqual(["fc MatMul 3>5 in,out -"]);
+    const shared = model((g, x) => {
+      const weight = g.initializer("w", zeros([3, 5]));
+      return g.op("MatMul", [x, g.op("Identity", [g.op("Identity", [weight])])], {}, { name: "/fc/MatMul" });
+    });
+    expect(list(shared)).toEqual(["fc MatMul 3>5 in,out -"]);
+  });
+
+  it("with the bias of an Add behind it, from either side, when nothing else reads the product", () => {
+    const biased = (build: (g: GraphBuilder, h: Value, bias: Value) => Value, bias = vector(1, 2, 3, 4, 5)) =>
+      model((g, x) =>
+        build(g, g.op("MatMul", [x, g.initializer("fc.weight", zeros([3, 5]))]), g.initializer("fc.bias", bias)),
+      );
+    expect(list(biased((g, h, bias) => g.op("Add", [h, bias])))).toEqual(["fc MatMul 3>5 in,out fc.bias"]);
+    expect(list(biased((g, h, bias) => g.op("Add", [bias, h])))).toEqual(["fc MatMul 3>5 in,out fc.bias"]);
+    expect(list(biased((g, h, bias) => g.op("Mul", [h, bias])))).toEqual(["fc MatMul 3>5 in,out -"]);
+    expect(list(biased((g, h, bias) => g.op("Add", [h, bias]), vector(1)))).toEqual(["fc MatMul 3>5 in,out -"]);
+    expect(list(biased((g, h, bias) => g.op("Mul", [g.op("Add", [h, bias]), h])))).toEqual(["fc MatMul 3>5 in,out -"]);
+  });
+
+  it("called after its weight, its node, or its place when no exporter said a path", () => {
+    const named = (weight: string, name?: string) =>
+      list(
+        model((g, x) =>
+          g.op("MatMul", [x, g.initializer(weight, zeros([3, 5]))], {}, name === undefined ? {} : { name }),
+        ),
+      )[0]!.split(" ")[0];
+    expect(named("theta", "product")).toBe("theta");
+    expect(named("onnx::MatMul_7", "my/product")).toBe("my.product");
+    const nameless = model((g, x) => {
+      g.node(makeNode({ op: "MatMul", inputs: [x, g.initializer("onnx::w", zeros([3, 5]))], outputs: ["y"] }));
+      return "y";
+    });
+    expect(sites(nameless)[0]!.modulePath).toBe("MatMul_0");
+  });
+});

@@ -1,0 +1,96 @@
+// Is this a protobuf message of that schema, to the last byte? The decoder is lenient, as protobuf's rules ask for: it takes
+// any wire type for any field, keeps fields that it does not know, and does not look where a nested message really ends.
+// Files of strangers get no such leeway: what is read differently by two readers can hide something from one of them.
+// Source: the encoding guide, protobuf.dev/programming-guides/encoding.
+import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
+
+/** How deep messages may be nested in one another; a graph in an attribute of a node is three. */
+const maxDepth = 100;
+/** 64 bits, 7 in each byte. */
+const maxVarintBytes = 10;
+
+/** Returns when `bytes` are a message of `schema`, and throws an Error that says what is wrong otherwise. */
+export function checkWire(bytes: Uint8Array, schema: DescMessage): void {
+  new WireChecker(bytes).message(schema, bytes.length, 0);
+}
+
+class WireChecker {
+  readonly #bytes: Uint8Array;
+  readonly #reader: BinaryReader;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#reader = new BinaryReader(bytes);
+  }
+
+  /** The fields of a message that ends at `end`. */
+  message(schema: DescMessage, end: number, depth: number): void {
+    if (depth >= maxDepth) throw new Error(`messages are nested over ${maxDepth} deep`);
+    const fields = fieldsOf(schema);
+    while (this.#reader.pos < end) {
+      const [number, wireType] = this.#reader.tag();
+      const field = fields.get(number);
+      if (field === undefined) throw new Error(`${schema.name} has no field ${number}; is it newer than this reader?`);
+      this.#field(field, wireType, end, depth);
+    }
+    if (this.#reader.pos !== end) throw new Error(`${schema.name} ends in the middle of a field`);
+  }
+
+  #field(field: DescField, wireType: WireType, end: number, depth: number): void {
+    const reader = this.#reader;
+    const where = `${field.parent.name}.${field.name}`;
+    const wanted = wireTypeOf(field);
+    const isPacked = wireType === WireType.LengthDelimited && wanted !== wireType && field.fieldKind === "list";
+    if (wireType !== wanted && !isPacked) throw new Error(`${where}: expected wire type ${wanted}, got ${wireType}`);
+    if (wireType !== WireType.LengthDelimited) {
+      this.#number(wanted, end, where);
+      return;
+    }
+    const stop = reader.uint32() + reader.pos;
+    if (stop > end) throw new Error(`${where}: its length reaches past the end`);
+    if (field.message !== undefined) this.message(field.message, stop, depth + 1);
+    else if (isPacked) while (reader.pos < stop) this.#number(wanted, stop, where);
+    else reader.pos = stop;
+  }
+
+  #number(wireType: WireType, end: number, where: string): void {
+    const start = this.#reader.pos;
+    let stop = start + (wireType === WireType.Bit64 ? 8 : wireType === WireType.Bit32 ? 4 : 1);
+    if (wireType === WireType.Varint) while (stop <= end && this.#bytes[stop - 1]! >= 0x80) stop++;
+    if (stop > end) throw new Error(`${where}: the value reaches past the end`);
+    if (stop - start > maxVarintBytes) throw new Error(`${where}: a number of more than ${maxVarintBytes} bytes`);
+    this.#reader.pos = stop;
+  }
+}
+
+const byNumber = new WeakMap<DescMessage, ReadonlyMap<number, DescField>>();
+
+function fieldsOf(schema: DescMessage): ReadonlyMap<number, DescField> {
+  let fields = byNumber.get(schema);
+  if (fields === undefined) {
+    fields = new Map(schema.fields.map((field) => [field.number, field]));
+    byNumber.set(schema, fields);
+  }
+  return fields;
+}
+
+/** The wire type of one value of a field (a packed list is length-delimited besides). */
+function wireTypeOf({ scalar, message }: DescField): WireType {
+  if (message !== undefined) return WireType.LengthDelimited;
+  switch (scalar) {
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return WireType.LengthDelimited;
+    case ScalarType.DOUBLE:
+    case ScalarType.FIXED64:
+    case ScalarType.SFIXED64:
+      return WireType.Bit64;
+    case ScalarType.FLOAT:
+    case ScalarType.FIXED32:
+    case ScalarType.SFIXED32:
+      return WireType.Bit32;
+    default: // integers and enumerations
+      return WireType.Varint;
+  }
+}

@@ -1,0 +1,179 @@
+// One journey through the library's browser-safe part, written once and run in Node.js and in a browser: so only `lowrank`
+// may be imported here, and results are plain lists that can leave the page.
+import {
+  type Adapter,
+  attachLora,
+  type Batch,
+  createModel,
+  createRandom,
+  createSession,
+  crossEntropy,
+  graphBuilder,
+  initAdapter,
+  type LoraConfig,
+  type Model,
+  merge,
+  type Random,
+  readAdapter,
+  readModel,
+  readSafetensors,
+  type Tensor,
+  tensor,
+  train,
+  valueAndGrad,
+  writeAdapter,
+  writeModel,
+} from "lowrank";
+
+export interface ToyResult {
+  /** Of each step. */
+  readonly losses: number[];
+  /** The trained adapter's tensors as they are in memory, by key. */
+  readonly trained: Record<string, number[]>;
+  /** The same after writeAdapter and readAdapter. */
+  readonly readBack: Record<string, number[]>;
+  readonly fileNames: string[];
+  /** Logits [rows, classes]: the base, the adapter on, the adapter off, the merged model after writeModel and readModel. */
+  readonly base: number[];
+  readonly enabled: number[];
+  readonly disabled: number[];
+  readonly merged: number[];
+  readonly accuracy: { readonly base: number; readonly enabled: number };
+}
+
+export interface GoldenResult {
+  readonly loss: number;
+  readonly expectedLoss: number;
+  /** Each gradient, and what PyTorch says it is. */
+  readonly gradients: { readonly key: string; readonly ours: number[]; readonly expected: number[] }[];
+}
+
+const features = 8;
+const hidden = 24;
+const classes = 4;
+const rows = 32;
+const steps = 40;
+
+/** Trains an adapter on a toy task, saves and reads it, merges it, and runs all that there is to run. */
+export async function toyJourney(): Promise<ToyResult> {
+  const random = createRandom(0, "toy");
+  const base = toyModel(random);
+  const { batch, labels } = toyBatch(random);
+  const adapted = attachLora(base, { r: 2, loraAlpha: 2, targetModules: ["first", "second"] });
+  const { adapter: start } = initAdapter(adapted, { seed: 5 });
+  const { adapter, history } = await train(adapted, repeat(batch), { adapter: start, steps, learningRate: 0.02 });
+  const files = writeAdapter(adapter);
+  const again = readAdapter(files);
+  const merged = readModel(writeModel(merge(base, again)));
+
+  const [plain, switching, single] = [
+    await createSession(base),
+    await createSession(attachLora(base, loraConfig(again))),
+    await createSession(merged),
+  ];
+  const logits = (results: Map<string, Tensor>): number[] => [...(results.get("logits")!.data as Float32Array)];
+  const result = {
+    losses: [...history.losses],
+    trained: values(adapter),
+    readBack: values(again),
+    fileNames: [...files.keys()].sort(),
+    base: logits(await plain.run(batch.inputs)),
+    enabled: logits(await switching.run(batch.inputs, { adapter: again })),
+    disabled: logits(await switching.run(batch.inputs)),
+    merged: logits(await single.run(batch.inputs)),
+  };
+  for (const session of [plain, switching, single]) await session.dispose();
+  return {
+    ...result,
+    accuracy: { base: accuracy(result.base, labels), enabled: accuracy(result.enabled, labels) },
+  };
+}
+
+/** Loss and gradients of a golden case with Linear layers and cross entropy; `read` gives its files. */
+export async function goldenGradients(read: (name: string) => Promise<Uint8Array>): Promise<GoldenResult> {
+  const spec = JSON.parse(new TextDecoder().decode(await read("case.json"))) as {
+    r: number;
+    lora_alpha: number;
+    modules: string[];
+  };
+  const { tensors } = readSafetensors(await read("tensors.safetensors"), "tensors.safetensors");
+  const model = readModel(await read("model.onnx"));
+  const adapted = attachLora(model, { r: spec.r, loraAlpha: spec.lora_alpha, targetModules: spec.modules });
+  const parts = spec.modules.flatMap((module) => ["lora_A", "lora_B"].map((part) => `${module}.${part}`));
+  const key = (part: string): string => `base_model.model.${part}.weight`;
+  const adapter: Adapter = {
+    config: initAdapter(adapted).adapter.config,
+    tensors: new Map(parts.map((part) => [key(part), tensors.get(`lora.${part}`)!])),
+  };
+  const batch = { inputs: { x: tensors.get("input.x")! }, labels: tensors.get("labels")! };
+  try {
+    const { loss, grads } = await valueAndGrad(adapted, adapter, batch, crossEntropy());
+    return {
+      loss,
+      expectedLoss: Number(tensors.get("loss")!.data[0]),
+      gradients: parts.map((part) => ({
+        key: part,
+        ours: [...(grads.get(key(part))!.data as Float32Array)],
+        expected: [...(tensors.get(`grad.${part}`)!.data as Float32Array)],
+      })),
+    };
+  } finally {
+    await adapted.dispose();
+  }
+}
+
+/** FIXME: adapter.config itself, once the type of attachLora's argument takes what readAdapter gives. */
+export function loraConfig({ config: { r, loraAlpha, targetModules } }: Adapter): LoraConfig {
+  return { r, loraAlpha, targetModules };
+}
+
+/** x [batch, 8] -> logits [batch, 4], with a ReLU between two linear layers of random weights. */
+function toyModel(random: Random): Model {
+  const g = graphBuilder({ name: "toy", opset: 17 });
+  const x = g.input("x", "float32", ["batch", features]);
+  const linear = (name: string, input: string, inFeatures: number, outFeatures: number, output?: string): string => {
+    const weight = tensor("float32", [outFeatures, inFeatures], normals(random, outFeatures * inFeatures, 0.3));
+    const bias = tensor("float32", [outFeatures], normals(random, outFeatures, 0.3));
+    const parameters = [g.initializer(`${name}.weight`, weight), g.initializer(`${name}.bias`, bias)];
+    const options = { name: `/${name}/Gemm`, ...(output !== undefined && { output }) };
+    return g.op("Gemm", [input, ...parameters], { transB: 1 }, options);
+  };
+  const relu = g.op("Relu", [linear("first", x, features, hidden)]);
+  g.output(linear("second", relu, hidden, classes, "logits"), "float32", ["batch", classes]);
+  return createModel(g.build(), { opset: 17 });
+}
+
+/** Rows whose class is the largest of their first four features. */
+function toyBatch(random: Random): { batch: Batch; labels: number[] } {
+  const x = normals(random, rows * features, 1);
+  const labels = Array.from({ length: rows }, (_, row) => indexOfLargest([...x.subarray(row * features)], classes));
+  return {
+    batch: {
+      inputs: { x: tensor("float32", [rows, features], x) },
+      labels: tensor("int64", [rows], BigInt64Array.from(labels, BigInt)),
+    },
+    labels,
+  };
+}
+
+function* repeat(batch: Batch): Generator<Batch> {
+  for (;;) yield batch;
+}
+
+function normals(random: Random, count: number, deviation: number): Float32Array {
+  return Float32Array.from({ length: count }, () => random.normal() * deviation);
+}
+
+function values({ tensors }: Adapter): Record<string, number[]> {
+  return Object.fromEntries([...tensors].map(([key, { data }]) => [key, [...(data as Float32Array)]]));
+}
+
+function accuracy(logits: readonly number[], labels: readonly number[]): number {
+  const right = labels.filter((label, row) => indexOfLargest(logits.slice(row * classes), classes) === label);
+  return right.length / labels.length;
+}
+
+function indexOfLargest(from: readonly number[], count: number): number {
+  const first = from.slice(0, count);
+  return first.indexOf(Math.max(...first));
+}
