@@ -1,7 +1,7 @@
 // The transpose of broadcasting is summation: a gradient in a broadcast shape is summed over the axes along which its
 // value was repeated. Where shapes are static this is decided here; where they are not, it is written into the graph.
 import type { GraphBuilder, Value } from "../onnx/builder.ts";
-import { sameDim, sameShape } from "../onnx/shapes.ts";
+import { sameDim, sameShape } from "../onnx/shape-row.ts";
 
 /** `gradient` summed to the shape of `value`. */
 export function unbroadcast(g: GraphBuilder, gradient: Value, value: Value): Value {

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
-import { toTensor } from "../onnx/model.ts";
+import { type Model, toTensor } from "../onnx/model.ts";
 import { readModel } from "../onnx/read.ts";
 import { goldenFile } from "../onnx/testing/protos.ts";
 import { writeModel } from "../onnx/write.ts";
@@ -123,6 +123,15 @@ describe("attachLora", () => {
       const run = await runner(adapted.model);
       expectClose(await run(new Map([...tensors, ["x", x]])), expectedOutput(adapted, tensors, x, "Gemm out,in"));
     }
+  });
+
+  it("writes no Gemm without its third input where the operator set does not allow that", async () => {
+    const model: Model = { ...twoLayers(), opsets: new Map([["", 9]]) };
+    const adapted = attachLora(model, { r: 2, loraAlpha: 6 });
+    const tensors = randomTensors(adapted);
+    const x = inputOf("2d");
+    const run = await runner(adapted.model);
+    expectClose(await run(new Map([...tensors, ["x", x]])), expectedOutput(adapted, tensors, x, "Gemm out,in"));
   });
 
   it("names the parameters as PEFT does, with a symbol for each rank", () => {

@@ -3,7 +3,7 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import { float, type GraphBuilder, graphBuilder, makeNode, type Value } from "../onnx/builder.ts";
 import { producers, storedValue } from "../onnx/graph.ts";
-import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
+import type { Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
@@ -58,6 +58,9 @@ function withBranches(
   parameters: readonly Parameter[],
 ): Graph {
   const shapes = inferShapes(graph);
+  // Before operator set 11, Gemm could not do without its third input.
+  const isMatrix = (node: Node): boolean =>
+    opset >= 11 && (node.op === "Gemm" || shapes.get(node.inputs[0]!)?.shape?.length === 2);
   const bySite = new Map(adaptedSites.map((adapted) => [adapted.site.node, adapted]));
   const g = graphBuilder({
     opset,
@@ -71,24 +74,19 @@ function withBranches(
   for (const node of graph.nodes) {
     const adapted = bySite.get(node);
     if (adapted === undefined) g.node(node);
-    else addBranch(g, node, adapted, shapes.get(node.inputs[0]!)?.shape);
+    else addBranch(g, node, adapted, isMatrix(node) ? "Gemm" : "MatMul");
   }
   return g.build();
 }
 
 /** The base's node under another output name, and the branch, which ends in the output that the node had. */
-function addBranch(
-  g: GraphBuilder,
-  node: Node,
-  { scale, a, b, site }: AdaptedSite,
-  inputShape: readonly Dim[] | undefined,
-): void {
+function addBranch(g: GraphBuilder, node: Node, { scale, a, b, site }: AdaptedSite, product: "Gemm" | "MatMul"): void {
   const x = node.inputs[0]!;
   const output = node.outputs[0]!;
   const base = g.freshName(`${output}/base`);
   const name = (part: string): { name: string } => ({ name: `${site.modulePath}/lora/${part}` });
   g.node({ ...node, outputs: [base] });
-  if (node.op === "Gemm" || inputShape?.length === 2) {
+  if (product === "Gemm") {
     const h = g.op("Gemm", [x, a], { transB: 1 }, name("A"));
     const attributes = new Map([
       ...(scale === 1 ? [] : [["alpha", float(scale)] as const]),

@@ -13,7 +13,8 @@ import {
   type StoredTensor,
   type ValueInfo,
 } from "./model.ts";
-import { type ShapeTracker, shapeTracker, type TensorInfo } from "./shapes.ts";
+import type { TensorInfo } from "./shape-row.ts";
+import { type ShapeTracker, shapeTracker } from "./shapes.ts";
 
 /** The name of a value in a graph. */
 export type Value = string;

@@ -54,6 +54,11 @@ const small = graphBytes({
 describe("damaged files", () => {
   it("an empty file", () => expect(refusal(new Uint8Array(0)).message).toMatch(/empty file/));
 
+  it("a file that no protobuf can be", () => {
+    const large = Object.defineProperty(new Uint8Array(1), "length", { value: 2 ** 31 });
+    expect(refusal(large).message).toMatch(/2147483648 bytes; one protobuf holds at most 2 GiB/);
+  });
+
   it("a file cut off at any length", () => {
     expect(readModel(small).graph.nodes.length).toBe(2);
     for (let length = 1; length < small.length; length++) refusal(small.subarray(0, length));

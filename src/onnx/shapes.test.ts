@@ -3,7 +3,8 @@ import { tensor } from "../tensor.ts";
 import { graphBuilder, type PlainAttributes, type Value } from "./builder.ts";
 import { constantValue } from "./graph.ts";
 import { type Attribute, type Dim, fromTensor, type Graph, type ValueInfo } from "./model.ts";
-import { broadcast, inferShapes, sameDim, sameShape } from "./shapes.ts";
+import { broadcast, sameDim, sameShape } from "./shape-row.ts";
+import { inferShapes } from "./shapes.ts";
 
 /** An input's shape, undefined for one of unknown rank, or a constant vector of integers. */
 type Input = readonly Dim[] | undefined | { readonly integers: readonly number[] };

@@ -1,25 +1,12 @@
 // Shape inference: element type and dimensions of every value, as far as they are known without running the graph.
-// One row for each operator, as the ONNX operator specification has it; a symbol ("batch") stands for an unknown size, and
-// equal symbols are equal sizes. An operator without a row leaves its outputs unknown: nothing may depend on them.
-import { elementCount } from "../tensor.ts";
-import { type ElementType, elementType } from "./elements.ts";
+// A row for each operator (shape-rows/); a symbol ("batch") stands for an unknown size, and equal symbols are equal sizes.
+// An operator without a row leaves its outputs unknown: nothing may depend on them.
 import { constantValue } from "./graph.ts";
-import { type Dim, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor, toTensor } from "./model.ts";
+import { type Graph, type Node, type StoredTensor, toTensor } from "./model.ts";
+import { type Known, type Shape, type ShapeRows, statedAxes, type TensorInfo, unknown } from "./shape-row.ts";
+import { basicRows } from "./shape-rows/basic.ts";
 
-export interface TensorInfo {
-  readonly type: ElementType | undefined;
-  readonly shape: readonly Dim[] | undefined;
-}
-
-export type Shape = readonly Dim[];
-/** What is known of values that hold shapes or axes. */
-interface Known {
-  /** The integers of a constant. */
-  integers(name: string | undefined): number[] | undefined;
-  /** The sizes that an integer vector holds: a constant's, or those of the value that a Shape node was given. */
-  sizes(name: string | undefined): Shape | undefined;
-}
-type ShapeRow = (node: Node, inputs: readonly TensorInfo[], known: Known) => readonly TensorInfo[];
+const rows: ShapeRows = { ...basicRows };
 
 /** Types and shapes by value name; what the file itself states for a value fills in where inference does not know. */
 export function inferShapes(graph: Graph): ReadonlyMap<string, TensorInfo> {
@@ -71,21 +58,6 @@ export function shapeTracker(graph: Graph): ShapeTracker {
   return { infos, add, addConstant, addInput: (name, info) => infos.set(name, info) };
 }
 
-/** Two dimensions that are surely the same size. */
-export function sameDim(a: Dim | undefined, b: Dim | undefined): boolean {
-  return a !== null && a !== undefined && a === b;
-}
-
-/** Two shapes that are surely the same. */
-export function sameShape(a: Shape | undefined, b: Shape | undefined): boolean {
-  return a !== undefined && b !== undefined && a.length === b.length && a.every((dim, axis) => sameDim(dim, b[axis]));
-}
-
-/** More axes than any tensor has; a size that a file states is not taken for a rank above it. */
-const maxRank = 64;
-
-const unknown: TensorInfo = { type: undefined, shape: undefined };
-
 function refine(inferred: TensorInfo, stated: TensorInfo | undefined): TensorInfo {
   if (stated === undefined) return inferred;
   const { shape } = inferred;
@@ -96,208 +68,6 @@ function refine(inferred: TensorInfo, stated: TensorInfo | undefined): TensorInf
       ? other
       : shape.map((dim, axis) => dim ?? (other?.length === shape.length ? other[axis]! : null));
   return { type: inferred.type ?? stated.type, shape: merged };
-}
-
-/** NumPy broadcasting of several shapes. */
-export function broadcast(...shapes: readonly (Shape | undefined)[]): Shape | undefined {
-  let result: Shape = [];
-  for (const shape of shapes) {
-    if (shape === undefined) return undefined;
-    const rank = Math.max(result.length, shape.length);
-    const previous = result;
-    result = Array.from({ length: rank }, (_, axis) => {
-      const a = axis - rank + previous.length < 0 ? 1 : previous[axis - rank + previous.length]!;
-      const b = axis - rank + shape.length < 0 ? 1 : shape[axis - rank + shape.length]!;
-      if (a === 1) return b;
-      if (b === 1 || sameDim(a, b)) return a;
-      // A size above 1 decides over an unknown one, which can then only be that size or 1.
-      return typeof a === "number" ? a : typeof b === "number" ? b : null;
-    });
-  }
-  return result;
-}
-
-const same: ShapeRow = (_, [x]) => [x ?? unknown];
-const elementwise: ShapeRow = (_, inputs) => [
-  { type: inputs[0]?.type, shape: broadcast(...inputs.map((info) => info.shape)) },
-];
-const comparison: ShapeRow = (_, inputs) => [{ type: "bool", shape: broadcast(...inputs.map((info) => info.shape)) }];
-
-const gemm: ShapeRow = (node, [a, b]) => {
-  const row = a?.shape?.length === 2 ? a.shape[intAttribute(node, "transA", 0) ? 1 : 0]! : null;
-  const column = b?.shape?.length === 2 ? b.shape[intAttribute(node, "transB", 0) ? 0 : 1]! : null;
-  return [{ type: a?.type, shape: [row, column] }];
-};
-
-const matMul: ShapeRow = (_, [a, b]) => [{ type: a?.type, shape: matMulShape(a?.shape, b?.shape) }];
-
-function matMulShape(a: Shape | undefined, b: Shape | undefined): Shape | undefined {
-  if (a === undefined || b === undefined || a.length === 0 || b.length === 0) return undefined;
-  const batch = broadcast(a.slice(0, -2), b.slice(0, -2));
-  if (batch === undefined) return undefined;
-  return [...batch, ...(a.length > 1 ? [a.at(-2)!] : []), ...(b.length > 1 ? [b.at(-1)!] : [])];
-}
-
-const reduce: ShapeRow = (node, [x], known) => {
-  const keep = intAttribute(node, "keepdims", 1) !== 0;
-  const axes = constantAxes(node, 1, known);
-  if (x?.shape === undefined) return [{ type: x?.type, shape: undefined }];
-  const rank = x.shape.length;
-  // Axes that are computed while the graph runs.
-  if (axes === undefined && node.inputs[1]) {
-    return [{ type: x.type, shape: keep ? x.shape.map(() => null) : undefined }];
-  }
-  const noop = intAttribute(node, "noop_with_empty_axes", 0) !== 0;
-  const all = axes === undefined || axes.length === 0;
-  const reduced = new Set(all ? (noop ? [] : x.shape.keys()) : axes.map((axis) => normalizeAxis(axis, rank)));
-  const shape = x.shape.flatMap((dim, axis): Dim[] => (reduced.has(axis) ? (keep ? [1] : []) : [dim]));
-  return [{ type: x.type, shape }];
-};
-
-const argReduce: ShapeRow = (node, [x]) => {
-  const axis = x?.shape === undefined ? 0 : normalizeAxis(intAttribute(node, "axis", 0), x.shape.length);
-  const keep = intAttribute(node, "keepdims", 1) !== 0;
-  return [
-    { type: "int64", shape: x?.shape?.flatMap((dim, index): Dim[] => (index === axis ? (keep ? [1] : []) : [dim])) },
-  ];
-};
-
-const transpose: ShapeRow = (node, [x]) => {
-  const rank = x?.shape?.length ?? 0;
-  const order = intsAttribute(node, "perm") ?? [...Array(rank).keys()].reverse();
-  return [{ type: x?.type, shape: x?.shape && order.map((axis) => x.shape![axis] ?? null) }];
-};
-
-const unsqueeze: ShapeRow = (node, [x], known) => {
-  const axes = constantAxes(node, 1, known);
-  if (x?.shape === undefined || axes === undefined) return [{ type: x?.type, shape: undefined }];
-  const rank = x.shape.length + axes.length;
-  const added = new Set(axes.map((axis) => normalizeAxis(axis, rank)));
-  const rest = [...x.shape];
-  return [
-    { type: x.type, shape: Array.from({ length: rank }, (_, axis) => (added.has(axis) ? 1 : (rest.shift() ?? null))) },
-  ];
-};
-
-const squeeze: ShapeRow = (node, [x], known) => {
-  const axes = constantAxes(node, 1, known);
-  if (x?.shape === undefined || (axes === undefined && x.shape.some((dim) => typeof dim !== "number")))
-    return [{ type: x?.type, shape: undefined }];
-  const removed = new Set(
-    axes?.map((axis) => normalizeAxis(axis, x.shape!.length)) ??
-      x.shape.flatMap((dim, axis) => (dim === 1 ? [axis] : [])),
-  );
-  return [{ type: x.type, shape: x.shape.filter((_, axis) => !removed.has(axis)) }];
-};
-
-const flatten: ShapeRow = (node, [x]) => {
-  if (x?.shape === undefined) return [{ type: x?.type, shape: [null, null] }];
-  const axis = normalizeAxis(
-    intAttribute(node, "axis", 1),
-    x.shape.length + (intAttribute(node, "axis", 1) < 0 ? 0 : 1),
-  );
-  return [{ type: x.type, shape: [product(x.shape.slice(0, axis)), product(x.shape.slice(axis))] }];
-};
-
-function product(dims: Shape): Dim {
-  if (dims.length === 1) return dims[0]!;
-  return dims.every((dim) => typeof dim === "number") ? elementCount(dims as number[]) : null;
-}
-
-const reshape: ShapeRow = (node, [x, target], known) => {
-  const sizes = known.sizes(node.inputs[1]);
-  if (sizes === undefined) {
-    const rank = target?.shape?.[0];
-    const isRank = typeof rank === "number" && rank <= maxRank;
-    return [{ type: x?.type, shape: isRank ? Array<Dim>(rank).fill(null) : undefined }];
-  }
-  const zeroCopies = intAttribute(node, "allowzero", 0) === 0;
-  const wanted = sizes.map(
-    (size, axis): Dim => (size === 0 && zeroCopies ? (x?.shape?.[axis] ?? null) : size === -1 ? null : size),
-  );
-  const isStatic = x?.shape?.every((dim) => typeof dim === "number") === true;
-  if (!isStatic || wanted.filter((dim) => dim === null).length !== 1) return [{ type: x?.type, shape: wanted }];
-  const rest = wanted.reduce<number>((total, dim) => (typeof dim === "number" ? total * dim : total), 1);
-  const missing = elementCount(x.shape as number[]) / rest;
-  return [{ type: x.type, shape: wanted.map((dim) => dim ?? (Number.isInteger(missing) ? missing : null)) }];
-};
-
-const concat: ShapeRow = (node, inputs) => {
-  const first = inputs[0]?.shape;
-  if (first === undefined || inputs.some((info) => info.shape?.length !== first.length))
-    return [{ type: inputs[0]?.type, shape: undefined }];
-  const axis = normalizeAxis(intAttribute(node, "axis", 0), first.length);
-  const shape = first.map((dim, index): Dim => {
-    const dims = inputs.map((info) => info.shape![index]!);
-    if (index !== axis) return dims.find((value) => typeof value === "number") ?? dim;
-    return dims.every((value) => typeof value === "number") ? (dims as number[]).reduce((a, b) => a + b, 0) : null;
-  });
-  return [{ type: inputs[0]?.type, shape }];
-};
-
-const gather: ShapeRow = (node, [x, indices]) => {
-  if (x?.shape === undefined || indices?.shape === undefined) return [{ type: x?.type, shape: undefined }];
-  const axis = normalizeAxis(intAttribute(node, "axis", 0), x.shape.length);
-  return [{ type: x.type, shape: [...x.shape.slice(0, axis), ...indices.shape, ...x.shape.slice(axis + 1)] }];
-};
-
-const rows: Readonly<Record<string, ShapeRow>> = {
-  ...Object.fromEntries(
-    (
-      "Identity Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Exp Log Sqrt Reciprocal Neg Abs Sign Erf " +
-      "Floor Ceil Round Clip Softmax LogSoftmax Hardmax BatchNormalization LayerNormalization Dropout CumSum Trilu ScatterElements ScatterND " +
-      "Gelu Mish ThresholdedRelu InstanceNormalization GroupNormalization LpNormalization LRN Not"
-    )
-      .split(" ")
-      .map((op) => [op, same]),
-  ),
-  ...Object.fromEntries(
-    "Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor".split(" ").map((op) => [op, elementwise]),
-  ),
-  ...Object.fromEntries("Equal Greater GreaterOrEqual Less LessOrEqual".split(" ").map((op) => [op, comparison])),
-  ...Object.fromEntries(
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp"
-      .split(" ")
-      .map((op) => [op, reduce]),
-  ),
-  ArgMax: argReduce,
-  ArgMin: argReduce,
-  CastLike: (_, [x, like]) => [{ type: like?.type, shape: x?.shape }],
-  Cast: (node, [x]) => [{ type: elementType(intAttribute(node, "to", 0)), shape: x?.shape }],
-  Concat: concat,
-  Flatten: flatten,
-  Gather: gather,
-  GatherElements: (_, [x, indices]) => [{ type: x?.type, shape: indices?.shape }],
-  Gemm: gemm,
-  MatMul: matMul,
-  Reshape: reshape,
-  ConstantOfShape: (node, _, known) => {
-    const value = node.attributes.get("value");
-    return [{ type: value?.kind === "tensor" ? value.value.type : "float32", shape: known.sizes(node.inputs[0]) }];
-  },
-  Expand: (node, [x], known) => [{ type: x?.type, shape: broadcast(x?.shape, known.sizes(node.inputs[1])) }],
-  Size: () => [{ type: "int64", shape: [] }],
-  Shape: (node, [x]) => [{ type: "int64", shape: [x?.shape === undefined ? null : statedAxes(node, x.shape).length] }],
-  Squeeze: squeeze,
-  Transpose: transpose,
-  Unsqueeze: unsqueeze,
-  Where: (_, inputs) => [{ type: inputs[1]?.type, shape: broadcast(...inputs.map((info) => info.shape)) }],
-};
-
-/** The sizes that a Shape node gives: from `start` to `end`, read as slice() reads them. */
-function statedAxes(node: Node, shape: Shape): Shape {
-  const end = node.attributes.has("end") ? intAttribute(node, "end", 0) : undefined;
-  return shape.slice(intAttribute(node, "start", 0), end);
-}
-
-/** A non-negative axis. */
-export function normalizeAxis(axis: number, rank: number): number {
-  return axis < 0 ? axis + rank : axis;
-}
-
-/** Axes from an attribute (older forms) or a constant input; undefined when they are absent or computed. */
-function constantAxes(node: Node, input: number, known: Known): number[] | undefined {
-  return intsAttribute(node, "axes") ?? known.integers(node.inputs[input]);
 }
 
 function integerValues(stored: StoredTensor): number[] {

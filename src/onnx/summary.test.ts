@@ -16,7 +16,8 @@ function model(build: (g: GraphBuilder) => string): Model {
 /** "name shape parameters", for short. */
 function lines(of: Model): string[] {
   return summary(of).rows.map(
-    ({ name, outputShape, parameters }) => `${name} ${JSON.stringify(outputShape) ?? "?"} ${parameters}`,
+    ({ name, outputShape, parameters }) =>
+      `${name} ${outputShape === undefined ? "?" : JSON.stringify(outputShape)} ${parameters}`,
   );
 }
 

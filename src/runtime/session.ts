@@ -194,13 +194,14 @@ function sameDims(a: readonly number[], b: readonly number[]): boolean {
 
 /** Why a tensor cannot be given for an input; null when it can, as far as the model tells. */
 function misfit({ type, dims, data }: Tensor, declared: ValueInfo | undefined): string | null {
-  if (elementCount(dims) !== data.length)
-    return `expected ${elementCount(dims)} values for [${dims}], got ${data.length}`;
+  const got = `[${dims.join(", ")}]`;
+  const count = elementCount(dims);
+  if (count !== data.length) return `expected ${count} values for ${got}, got ${data.length}`;
   const { type: wantedType = type, shape = dims } = declared ?? {};
   const fits =
     shape.length === dims.length && shape.every((dim, axis) => typeof dim !== "number" || dim === dims[axis]);
   if (type === wantedType && fits) return null;
-  return `expected ${wantedType} [${shape.map((dim) => dim ?? "?").join(", ")}], got ${type} [${dims.join(", ")}]`;
+  return `expected ${wantedType} [${shape.map((dim) => dim ?? "?").join(", ")}], got ${type} ${got}`;
 }
 
 function toOrt(ort: Ort, name: string, value: Tensor): OrtTensor {

@@ -145,9 +145,9 @@ describe("what cannot be trained", () => {
 
   it("operators without a rule between the adapters and the loss, and none that lie below", () => {
     const legacy = readModel(goldenFile("distilbert/base.legacy.onnx"));
-    expect(() =>
-      buildStepGraph(attachLora(legacy, { targetModules: ["query", "v_lin"].slice(1) }), crossEntropy()),
-    ).toThrow(/no gradient rule for /);
+    expect(() => buildStepGraph(attachLora(legacy, { targetModules: ["v_lin"] }), crossEntropy())).toThrow(
+      /no gradient rule for /,
+    );
     buildStepGraph(attachLora(legacy, { targetModules: ["pre_classifier", "classifier"] }), crossEntropy());
   });
 });
