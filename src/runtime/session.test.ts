@@ -3,8 +3,9 @@ import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
 import { writeModel } from "../onnx/write.ts";
 import { type Tensor, tensor } from "../tensor.ts";
+import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { loadOrt } from "./ort.ts";
-import { devices, openSession, type Session } from "./session.ts";
+import { checkDevice, devices, openSession, type Session } from "./session.ts";
 
 /** sum = a + b and product = a b, of float32 [n, 2]. */
 function twoOutputs(): Model {
@@ -24,8 +25,8 @@ afterEach(async () => {
   opened = [];
 });
 
-async function open(model: Model | Uint8Array = twoOutputs()): Promise<Session> {
-  const session = await openSession(model, { threads: 1 });
+async function open(model: Model | Uint8Array = twoOutputs(), forBinding = false): Promise<Session> {
+  const session = await openSession(model, { threads: 1, forBinding });
   opened.push(session);
   return session;
 }
@@ -105,9 +106,9 @@ describe("run", () => {
   });
 });
 
-describe("bind", () => {
+describe.each([false, true])("bind, in a session that was opened for it: %s", (forBinding) => {
   it("reads inputs and writes outputs in place, run after run", async () => {
-    const session = await open();
+    const session = await open(twoOutputs(), forBinding);
     const [a, b, sum] = [pair(1, 2), pair(3, 4), pair(0, 0)];
     const bound = session.bind(
       new Map([
@@ -125,11 +126,11 @@ describe("bind", () => {
   });
 
   it("takes other buffers, of other sizes, by feed", async () => {
-    const session = await open();
+    const session = await open(twoOutputs(), forBinding);
     const total = tensor("float32", [], new Float32Array(1));
     const g = graphBuilder({ opset: 17 });
     g.output(g.op("ReduceSum", [g.input("x", "float32", ["n"])], { keepdims: 0 }, { output: "t" }), "float32", []);
-    const summing = await open(createModel(g.build(), { opset: 17 }));
+    const summing = await open(createModel(g.build(), { opset: 17 }), forBinding);
     const bound = summing.bind(
       new Map([["x", tensor("float32", [2], Float32Array.of(1, 2))]]),
       new Map([["t", total]]),
@@ -157,8 +158,22 @@ describe("bind", () => {
     expect(values(product)).toEqual([1, 2, 3, 4]);
   });
 
+  it("leaves run as it is", async () => {
+    const session = await open(twoOutputs(), forBinding);
+    expect(session.outputs).toEqual(["sum", "product"]);
+    const feeds = new Map([
+      ["a", pair(1, 2)],
+      ["b", pair(3, 4)],
+    ]);
+    const product = pair(0, 0);
+    await session.bind(feeds, new Map([["product", product]])).run();
+    const results = await session.run(feeds);
+    expect([...results.keys()]).toEqual(["sum", "product"]);
+    expect(results.get("product")).toEqual(product);
+  });
+
   it("refuses what a run would refuse", async () => {
-    const session = await open();
+    const session = await open(twoOutputs(), forBinding);
     expect(() => session.bind(new Map([["a", pair(1, 2)]]), new Map())).toThrow("batch: input b: missing");
     const bound = session.bind(
       new Map([
@@ -173,6 +188,26 @@ describe("bind", () => {
       code: "runtime",
       message: expect.stringMatching(/^the run failed: /),
     });
+  });
+});
+
+describe("outputs in place", () => {
+  it("are what this runtime leaves there: bound runs need not be copied", async () => {
+    expect(await leavesOutputsInPlace(await loadOrt())).toBe(true);
+  });
+
+  it("need a guard in front of the model's own outputs, and nothing else of it", () => {
+    const model = twoOutputs();
+    const guarded = withGuard(model);
+    expect(guarded.model.graph.outputs.map(({ name }) => name)).toEqual([guarded.guard, "sum", "product"]);
+    expect(guarded.model.graph.nodes.slice(0, 2)).toEqual(model.graph.nodes);
+    expect(model.graph.outputs.length).toBe(2);
+  });
+
+  it("tell the guard's refusal from a run that failed", () => {
+    expect(isGuardError(new Error("Non tensor type is temporarily not supported."))).toBe(true);
+    expect(isGuardError(new Error("Non-zero status code returned while running Add node"))).toBe(false);
+    expect(isGuardError("Non tensor type is temporarily not supported")).toBe(false);
   });
 });
 
@@ -244,6 +279,9 @@ describe("errors", () => {
 
   it("says so when a device is not there", async () => {
     expect(devices).toEqual(["cpu", "wasm", "webgpu", "cuda"]);
+    await checkDevice({});
+    await checkDevice({ device: "cpu", threads: 1 });
+    await expect(checkDevice({ device: "wasm" })).rejects.toMatchObject({ code: "runtime" });
     await expect(openSession(twoOutputs(), { device: "wasm" })).rejects.toMatchObject({
       code: "runtime",
       message: expect.stringMatching(/device wasm/),
