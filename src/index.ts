@@ -18,8 +18,9 @@ export {
   type Value,
 } from "./onnx/builder.ts";
 export type { ElementType } from "./onnx/elements.ts";
+export type { ExternalReader } from "./onnx/external.ts";
 export type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./onnx/model.ts";
-export { readModel } from "./onnx/read.ts";
+export { type ReadOptions, readModel } from "./onnx/read.ts";
 export { type Site, sites } from "./onnx/sites.ts";
 export { type ModelSummary, type SummaryRow, summary } from "./onnx/summary.ts";
 export { writeModel } from "./onnx/write.ts";

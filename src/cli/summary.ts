@@ -1,9 +1,8 @@
 // lowrank summary
 import { Command } from "commander";
 import { LowrankError } from "../errors.ts";
-import { readModel } from "../onnx/read.ts";
 import { summary } from "../onnx/summary.ts";
-import { readFileChecked } from "../runs/files.ts";
+import { loadModel } from "../runs/model-file.ts";
 import { formatSummary } from "../runs/summary-table.ts";
 import { parseNumber } from "./options.ts";
 import { createTerminal } from "./terminal.ts";
@@ -21,7 +20,7 @@ export function summaryCommand(): Command {
       if (lora !== undefined && (!Number.isInteger(lora) || lora < 1)) {
         throw new LowrankError("config", `--lora: expected a rank (a whole number of 1 or more), got ${lora}`);
       }
-      const model = readModel(await readFileChecked(file), file);
+      const model = await loadModel(file);
       createTerminal().say(formatSummary(summary(model), lora === undefined ? undefined : { r: lora }));
     });
 }

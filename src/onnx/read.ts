@@ -4,6 +4,7 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { checkModel, domainFaults } from "./check.ts";
 import { elementType } from "./elements.ts";
+import type { ExternalReader } from "./external.ts";
 import {
   type AttributeProto,
   type FunctionProto,
@@ -31,19 +32,24 @@ const maxOpset = 2n ** 31n - 1n;
 /** protobuf's own limit for one message; larger models keep their weights in external files. */
 const maxBytes = 2 ** 31 - 1;
 
+export interface ReadOptions {
+  /** Reads weights from files beside the model; without it a model that has such is refused. */
+  readonly external?: ExternalReader;
+}
+
 /**
  * Reads an .onnx file's bytes. Weights are views of `bytes`: do not change them afterwards. Everything in the file is kept
  * but doc strings of attributes and hints for running on several devices.
  *
  * @param name how to call the file in errors.
- * @throws LowrankError "model" that lists every fault: damaged protobuf, external data (bytes alone cannot bring it),
+ * @throws LowrankError "model" that lists every fault: damaged protobuf, external data (unless `options.external` reads it),
  * tensors whose shape and data disagree, cycles, duplicate or dangling values, missing operator sets.
  * @example const model = readModel(await fs.readFile("model.onnx"), "model.onnx");
  */
-export function readModel(bytes: Uint8Array, name = "model"): Model {
+export function readModel(bytes: Uint8Array, name = "model", options: ReadOptions = {}): Model {
   const proto = decode(bytes, name);
   const faults: string[] = [];
-  const model = new Reader(faults).model(proto);
+  const model = new Reader(faults, options.external).model(proto);
   throwFaults("model", name, faults);
   throwFaults("model", name, checkModel(model));
   return model;
@@ -70,9 +76,11 @@ function decode(bytes: Uint8Array, name: string): ModelProto {
 
 class Reader {
   readonly #faults: string[];
+  readonly #external: ExternalReader | undefined;
 
-  constructor(faults: string[]) {
+  constructor(faults: string[], external: ExternalReader | undefined) {
     this.#faults = faults;
+    this.#external = external;
   }
 
   model(proto: ModelProto): Model {
@@ -124,7 +132,7 @@ class Reader {
       const label = `${where}initializer ${JSON.stringify(tensor.name)}`;
       if (tensor.name === "") this.#faults.push(`${label}: a name is missing`);
       if (initializers.has(tensor.name)) this.#faults.push(`${label}: there are two of that name`);
-      initializers.set(tensor.name, readStoredTensor(tensor, label, this.#faults));
+      initializers.set(tensor.name, readStoredTensor(tensor, label, this.#faults, this.#external));
     }
     for (const sparse of proto.sparseInitializer) {
       this.#faults.push(

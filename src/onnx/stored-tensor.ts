@@ -1,22 +1,28 @@
 // TensorProto -> StoredTensor. A tensor's values stand in raw_data, in one of the typed fields, or in an external file;
 // whatever the form, they come out as little-endian bytes whose length has been checked against type and shape.
+import { LowrankError } from "../errors.ts";
 import { elementCount, toBytes } from "../tensor.ts";
 import { type ElementType, elementType, rawByteLength } from "./elements.ts";
+import { type ExternalReader, externalPlace } from "./external.ts";
 import { type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.js";
 import type { StoredTensor } from "./model.ts";
 
 const nothing = new Uint8Array(0);
 
 /** Reads one tensor; faults are added to `faults`, each starting with `where`, and an empty tensor stands in. */
-export function readStoredTensor(proto: TensorProto, where: string, faults: string[]): StoredTensor {
+export function readStoredTensor(
+  proto: TensorProto,
+  where: string,
+  faults: string[],
+  external?: ExternalReader,
+): StoredTensor {
   const empty: StoredTensor = { type: "float32", dims: [0], bytes: nothing };
   const fail = (fault: string): StoredTensor => {
     faults.push(`${where}: ${fault}`);
     return empty;
   };
-  if (proto.dataLocation === TensorProto_DataLocation.EXTERNAL || proto.externalData.length > 0) {
-    return fail("its data is in an external file, and only bytes were given");
-  }
+  const isExternal = proto.dataLocation === TensorProto_DataLocation.EXTERNAL || proto.externalData.length > 0;
+  if (isExternal && external === undefined) return fail("its data is in an external file, and only bytes were given");
   if (proto.segment !== undefined) return fail("segmented tensors are not supported");
   const type = elementType(proto.dataType);
   if (type === undefined) return fail(`unknown element type ${proto.dataType}`);
@@ -48,6 +54,11 @@ export function readStoredTensor(proto: TensorProto, where: string, faults: stri
   }
   const expected = rawByteLength(type, count);
   const field = filled[0];
+  if (isExternal && external !== undefined) {
+    if (sources > 0) return fail(`${shape}: data stands in the file and outside it at once`);
+    const bytes = externalBytes(proto, expected, external);
+    return typeof bytes === "string" ? fail(`${shape}: ${bytes}`) : { ...stored, bytes };
+  }
   if (field === undefined) {
     if (proto.rawData.length !== expected)
       return fail(`${shape}: expected ${expected} bytes, got ${proto.rawData.length}`);
@@ -57,6 +68,24 @@ export function readStoredTensor(proto: TensorProto, where: string, faults: stri
   if (bytes === undefined) return fail(`${shape}: data stands in ${field}, which does not go with that type`);
   if (bytes.length !== expected) return fail(`${shape}: expected ${expected} bytes of values, got ${bytes.length}`);
   return { ...stored, bytes };
+}
+
+/** The bytes that an external file holds for a tensor, or the fault. */
+function externalBytes(proto: TensorProto, expected: number, external: ExternalReader): Uint8Array | string {
+  const place = externalPlace(proto.externalData);
+  if (typeof place === "string") return place;
+  const { location, offset, length = expected } = place;
+  if (length !== expected) return `external data: expected ${expected} bytes, got a length of ${length}`;
+  if (!Number.isSafeInteger(offset + length)) return `external data: offset ${offset} is out of range`;
+  try {
+    const bytes = external(location, offset, length);
+    return bytes.length === expected
+      ? bytes
+      : `external data: expected ${expected} bytes in ${location}, got ${bytes.length}`;
+  } catch (error) {
+    if (error instanceof LowrankError) return `external data: ${error.message}`;
+    throw error;
+  }
 }
 
 const typedFields = ["floatData", "int32Data", "stringData", "int64Data", "doubleData", "uint64Data"] as const;
