@@ -31,10 +31,14 @@ export class LowrankError extends Error {
   }
 }
 
+/** Faults that a message lists; `faults` has them all. A hostile file may have millions. */
+const maxListed = 20;
+
 /** Throws one error for all of `faults`, or returns when there are none. `where` names the file or object. */
 export function throwFaults(code: ErrorCode, where: string, faults: readonly string[]): void {
   if (faults.length === 0) return;
   if (faults.length === 1) throw new LowrankError(code, `${where}: ${faults[0]}`);
-  const message = `${where}: ${faults.length} faults\n${faults.map((fault) => `  - ${fault}`).join("\n")}`;
-  throw new LowrankError(code, message, { faults });
+  const listed = faults.slice(0, maxListed).map((fault) => `\n  - ${fault}`);
+  const more = faults.length > maxListed ? `\n  … and ${faults.length - maxListed} more` : "";
+  throw new LowrankError(code, `${where}: ${faults.length} faults${listed.join("")}${more}`, { faults });
 }
