@@ -7,11 +7,13 @@ import {
   type GraphProto,
   GraphProtoSchema,
   AttributeProto_AttributeType as Kind,
+  type ModelProto,
   ModelProtoSchema,
   NodeProtoSchema,
   OperatorSetIdProtoSchema,
   StringStringEntryProtoSchema,
   type TensorProto,
+  TensorProto_DataLocation,
   TensorProtoSchema,
   type TypeProto,
   TypeProtoSchema,
@@ -25,6 +27,47 @@ import type { Attribute, Graph, Model, Node, StoredTensor, ValueInfo } from "./m
  * @example await fs.writeFile("model.onnx", writeModel(model));
  */
 export function writeModel(model: Model): Uint8Array {
+  return toBinary(ModelProtoSchema, modelProto(model));
+}
+
+/** A model whose large weights stand outside its bytes. */
+export interface ModelParts {
+  /** An .onnx file that names its weights as external data. */
+  readonly bytes: Uint8Array;
+  /** The external data, by location: views of the memory that the weights are in, not copies. */
+  readonly data: ReadonlyMap<string, Uint8Array>;
+}
+
+/** Weights from this size on stand outside; shapes and other small constants, which the runtime must see early, never do. */
+const leastExternalBytes = 4096;
+
+/**
+ * A model for a runtime that takes weights from memory: nothing large is copied, so that a model whose weights are views of
+ * a file's bytes costs that file's bytes once.
+ */
+export function writeModelParts(model: Model): ModelParts {
+  const proto = modelProto(model);
+  const locations = new Map<ArrayBufferLike, string>();
+  for (const tensor of proto.graph?.initializer ?? []) {
+    const { buffer, byteOffset, length } = tensor.rawData;
+    if (length < leastExternalBytes) continue;
+    const location = locations.get(buffer) ?? `weights_${locations.size}`;
+    locations.set(buffer, location);
+    tensor.rawData = new Uint8Array(0);
+    tensor.dataLocation = TensorProto_DataLocation.EXTERNAL;
+    tensor.externalData = entries(
+      new Map([
+        ["location", location],
+        ["offset", String(byteOffset)],
+        ["length", String(length)],
+      ]),
+    );
+  }
+  const data = new Map([...locations].map(([buffer, location]) => [location, new Uint8Array(buffer)]));
+  return { bytes: toBinary(ModelProtoSchema, proto), data };
+}
+
+function modelProto(model: Model): ModelProto {
   const proto = create(ModelProtoSchema, {
     irVersion: BigInt(model.irVersion),
     opsetImport: [...model.opsets].map(([domain, version]) =>
@@ -37,7 +80,7 @@ export function writeModel(model: Model): Uint8Array {
   setText(proto, { producerName: model.producer.name, producerVersion: model.producer.version });
   setText(proto, { domain: model.domain, docString: model.doc });
   if (model.modelVersion !== 0n) proto.modelVersion = model.modelVersion;
-  return toBinary(ModelProtoSchema, proto);
+  return proto;
 }
 
 // Proto2 tells an empty string from an absent one; files that others write leave the absent ones out.

@@ -3,7 +3,7 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model, ValueInfo } from "../onnx/model.ts";
-import { writeModel } from "../onnx/write.ts";
+import { writeModelParts } from "../onnx/write.ts";
 import { elementCount, type Tensor, type TensorType } from "../tensor.ts";
 import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
@@ -59,14 +59,19 @@ export async function openSession(model: Model | Uint8Array, options: OpenOption
   const ort = await loadOrt();
   const isModel = !(model instanceof Uint8Array);
   const guarded = isModel && options.forBinding && (await leavesOutputsInPlace(ort)) ? withGuard(model) : undefined;
-  const bytes = isModel ? writeModel(guarded?.model ?? model) : model;
+  const { bytes, data } = isModel ? writeModelParts(guarded?.model ?? model) : { bytes: model, data: new Map() };
   try {
-    const session = await ort.InferenceSession.create(bytes, sessionOptions(ort, options));
+    const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
+    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options), externalData });
+    weightsOf.set(session, data);
     return new OrtSession(ort, session, isModel ? model.graph.inputs : [], guarded?.guard);
   } catch (cause) {
     throw runtimeError(`the runtime refused the model (device ${options.device ?? "default"})`, cause);
   }
 }
+
+/** The weights' memory, which the runtime may go on reading from: kept for as long as the session. */
+const weightsOf = new WeakMap<InferenceSession, ReadonlyMap<string, Uint8Array>>();
 
 /**
  * Throws LowrankError "runtime" when the runtime is missing or lacks the device: for programs that want to know before the
