@@ -91,7 +91,7 @@ async function runCase({ model, tensors, adapter }, spec) {
     checks.push(
       compare("merged logits", await run(merged, batch.inputs), tensors.get("merged.logits") ?? tensors.get("logits")),
     );
-    const expected = spec.modules ? inlineGradients(spec, tensors) : prefixed(tensors, "grad.");
+    const expected = spec.modules ? inlineTensors(spec, tensors, "grad") : prefixed(tensors, "grad.");
     const gradients = [...expected].map(([key, value]) => compare(`gradient of ${key}`, result.grads.get(key), value));
     const loss = compare("loss", { dims: [1], data: [result.loss] }, tensors.get("loss"));
     const failed = [loss, ...checks, ...gradients].filter(({ share }) => !(share <= 1));
@@ -116,18 +116,20 @@ async function run(model, inputs, adapter) {
   }
 }
 
-const keyOf = (module, part) => `base_model.model.${module}.${part}.weight`;
-
-function inlineAdapter({ modules }, tensors) {
-  const parts = modules.flatMap((module) =>
-    ["lora_A", "lora_B"].map((part) => [keyOf(module, part), tensors.get(`lora.${module}.${part}`)]),
-  );
-  return { tensors: new Map(parts) };
+/** PEFT's key for a part of a module: an Embedding's factors are parameters, those of other kinds are weights. */
+function keyOf({ kinds = {} }, module, part) {
+  const suffix = kinds[module] === "Embedding" ? part.replace("lora_", "lora_embedding_") : `${part}.weight`;
+  return `base_model.model.${module}.${suffix}`;
 }
 
-function inlineGradients({ modules }, tensors) {
-  return modules.flatMap((module) =>
-    ["lora_A", "lora_B"].map((part) => [keyOf(module, part), tensors.get(`grad.${module}.${part}`)]),
+function inlineAdapter(spec, tensors) {
+  return { tensors: new Map(inlineTensors(spec, tensors, "lora")) };
+}
+
+/** What stands in the case's tensors as `<prefix>.<module>.lora_A|lora_B`, by PEFT's keys. */
+function inlineTensors(spec, tensors, prefix) {
+  return spec.modules.flatMap((module) =>
+    ["lora_A", "lora_B"].map((part) => [keyOf(spec, module, part), tensors.get(`${prefix}.${module}.${part}`)]),
   );
 }
 

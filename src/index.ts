@@ -27,8 +27,35 @@ export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";
 export type { Device, SessionOptions } from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
+export {
+  type Gradcheck,
+  type GradcheckOptions,
+  type GradcheckRow,
+  gradcheck,
+} from "./train/gradcheck.ts";
 export { type AdapterSession, createSession } from "./train/infer.ts";
-export { type CrossEntropyOptions, causalLm, crossEntropy, type Loss, meanSquaredError } from "./train/losses.ts";
+export {
+  binaryCrossEntropy,
+  type ContrastiveOptions,
+  type CrossEntropyOptions,
+  type CustomLoss,
+  causalLm,
+  contrastive,
+  cosineEmbedding,
+  crossEntropy,
+  customLoss,
+  type DistillationOptions,
+  distillation,
+  huber,
+  type LabelInfo,
+  type Loss,
+  type LossNodes,
+  type LossOptions,
+  meanAbsoluteError,
+  meanSquaredError,
+  type PairOptions,
+  smoothL1,
+} from "./train/losses.ts";
 export {
   type AdamOptions,
   adam,
@@ -37,7 +64,17 @@ export {
   type Optimizer,
   type OptimizerState,
 } from "./train/optimizers.ts";
+export { randomInputs } from "./train/random-inputs.ts";
 export { constant, type Schedule } from "./train/schedules.ts";
 export type { Batch } from "./train/step.ts";
+export {
+  type GradientStatus,
+  type OperatorCount,
+  type SiteSummary,
+  type Support,
+  support,
+  type ValueSummary,
+  type Verdict,
+} from "./train/support.ts";
 export { type Batches, type History, type StepProgress, type TrainOptions, train, trainAll } from "./train/train.ts";
 export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";

@@ -175,7 +175,7 @@ function checkFeatures(object: JsonObject, faults: string[]): void {
   for (const key of unsupported) {
     const value = object.get(key) ?? null;
     if (value === null || value === false || (Array.isArray(value) && value.length === 0)) continue;
-    faults.push(`${key}: not supported, got ${describe(value)}; only plain LoRA and rsLoRA on Linear layers are`);
+    faults.push(`${key}: not supported, got ${describe(value)}; only plain LoRA and rsLoRA are`);
   }
 }
 

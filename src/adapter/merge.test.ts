@@ -142,9 +142,9 @@ describe("copy before write", () => {
     const adapter = adapterFor(named, ["a"]);
     const merged = merge(named, adapter);
     expect(merged.graph.initializers.get("shared")).toBe(named.graph.initializers.get("shared"));
-    expect([...merged.graph.initializers.keys()]).toEqual(["shared", "a.merged.weight"]);
+    expect([...merged.graph.initializers.keys()]).toEqual(["shared", "a.weight"]);
     expect(merged.graph.nodes.filter(({ op }) => op === "Gemm").map(({ inputs }) => inputs[1])).toEqual([
-      "a.merged.weight",
+      "a.weight",
       "shared",
     ]);
     expectClose(await outputOf(merged, x), await outputOf(attachLora(named, adapter.config), x, adapter));
@@ -191,11 +191,11 @@ describe("copy before write", () => {
   it("takes a name that nothing has", () => {
     const model = built((g, input) => {
       const weight = g.initializer("w", drawn("w", 3, 3));
-      const h = g.op("MatMul", [input, weight], {}, { name: "/fc/MatMul", output: "fc.merged.weight" });
+      const h = g.op("MatMul", [input, weight], {}, { name: "/fc/MatMul", output: "fc.weight" });
       return g.op("Add", [h, weight]);
     });
     const merged = merge(model, adapterFor(model, ["fc"]));
-    expect([...merged.graph.initializers.keys()]).toEqual(["w", "fc.merged.weight_1"]);
+    expect([...merged.graph.initializers.keys()]).toEqual(["w", "fc.weight_1"]);
   });
 });
 

@@ -327,7 +327,7 @@ describe("refused", () => {
       },
     }).map(([key, value]): [Record<string, unknown>, string] => [
       { [key]: value },
-      `${key}: not supported, got ${value === true ? "true" : Array.isArray(value) ? "a list of 1" : "{}"}; only plain LoRA and rsLoRA on Linear layers are`,
+      `${key}: not supported, got ${value === true ? "true" : Array.isArray(value) ? "a list of 1" : "{}"}; only plain LoRA and rsLoRA are`,
     ]),
   ])("%o", (config, fault) => {
     expect(faultsOf(files(config))).toEqual([`${configName}: ${fault}`]);

@@ -3,7 +3,7 @@
 // Everything that is wrong with both files is reported at once, and nothing is returned when anything was.
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
-import { type AdapterModule, adapterKeys, collectModules } from "../lora/keys.ts";
+import { type AdapterModule, collectModules } from "../lora/keys.ts";
 import { rankOf } from "../lora/scale.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
@@ -30,7 +30,7 @@ export interface ReadAdapterOptions {
 const maxFaults = 50;
 
 /**
- * Reads a PEFT adapter: plain LoRA or rsLoRA on Linear layers (Hugging Face's Conv1D too). float16 and bfloat16 become
+ * Reads a PEFT adapter: plain LoRA or rsLoRA on Linear (Hugging Face's Conv1D too), Conv and Embedding layers. float16 and bfloat16 become
  * float32, exactly. Throws LowrankError "adapter" with every fault of both files.
  *
  * @example
@@ -157,8 +157,8 @@ function checkNumbers({ r, loraAlpha, rankPattern, alphaPattern }: AdapterConfig
 }
 
 function checkRanks(config: AdapterConfig, modules: readonly AdapterModule[], faults: string[]): void {
-  for (const { path, a } of modules) {
-    const key = quote(adapterKeys(path).a);
+  for (const { path, keys, a } of modules) {
+    const key = quote(keys.a);
     try {
       const rank = rankOf(config, path);
       if (a.dims[0] === rank) continue;

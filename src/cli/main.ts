@@ -3,6 +3,8 @@
 import { Command, CommanderError } from "commander";
 import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
+import { gradcheckCommand } from "./gradcheck.ts";
+import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
@@ -21,7 +23,7 @@ const program = new Command("lowrank")
     "\nEnvironment: LOWRANK_DATA names the folder with MNIST, LOWRANK_DEBUG=1 adds stacks to errors, NO_COLOR is respected.",
   );
 
-for (const command of [studyCommand(), summaryCommand()]) {
+for (const command of [studyCommand(), summaryCommand(), inspectCommand(), gradcheckCommand()]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);
 }

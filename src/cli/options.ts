@@ -7,3 +7,19 @@ export function parseNumber(text: string): number {
   if (text.trim() === "" || !Number.isFinite(value)) throw new InvalidArgumentError("expected a number.");
   return value;
 }
+
+export const targetsHelp =
+  'the layers to adapt: module paths or their last segments (q_proj,v_proj; the option may be repeated), "all-linear", or a regular expression between slashes';
+
+/** For commander: the values of an option that may be repeated. */
+export function collect(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text];
+}
+
+/** What --target says, as a configuration's targetModules. */
+export function parseTargets(values: readonly string[]): readonly string[] | string {
+  const [first = "", ...others] = values;
+  if (others.length === 0 && first === "all-linear") return first;
+  if (others.length === 0 && /^\/.+\/$/s.test(first)) return first.slice(1, -1);
+  return values.flatMap((value) => value.split(",")).filter((entry) => entry !== "");
+}

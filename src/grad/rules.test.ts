@@ -2,7 +2,9 @@ import { describe, expect, it } from "vitest";
 import { float, type GraphBuilder, graphBuilder, type PlainAttributes, type Value } from "../onnx/builder.ts";
 import { elementCode } from "../onnx/elements.ts";
 import { type Tensor, tensor } from "../tensor.ts";
-import { differentiableOperators, gradientRule } from "./table.ts";
+import { elementwiseRules } from "./rules/elementwise.ts";
+import { linearRules } from "./rules/linear.ts";
+import { shapeRules } from "./rules/shape.ts";
 import { type CheckedInput, checkGradient, checkTolerance, evaluate, sizesKnown } from "./testing/check.ts";
 import { backward } from "./walk.ts";
 
@@ -218,8 +220,8 @@ describe("each rule agrees with central differences", () => {
     }
   });
 
-  it("and every rule in the table is held against them", () => {
-    const rules = differentiableOperators().filter((operator) => gradientRule("", operator) !== "zero");
+  it("and every rule of these families is held against them", () => {
+    const rules = Object.keys({ ...elementwiseRules, ...linearRules, ...shapeRules }).sort();
     expect(Object.keys(cases).sort()).toEqual(rules);
   });
 });

@@ -125,9 +125,11 @@ describe("attachLora", () => {
     }
   });
 
-  it("writes no Gemm without its third input where the operator set does not allow that", async () => {
+  it("upgrades a model of an older operator set, and keeps it as the base", async () => {
     const model: Model = { ...twoLayers(), opsets: new Map([["", 9]]) };
     const adapted = attachLora(model, { r: 2, loraAlpha: 6 });
+    expect(adapted.base).toBe(model);
+    expect(adapted.model.opsets.get("")).toBe(18);
     const tensors = randomTensors(adapted);
     const x = inputOf("2d");
     const run = await runner(adapted.model);

@@ -1,39 +1,41 @@
 // LoRA attached to a model: y = x W^T becomes y + s (x A^T) B^T, with A and B as inputs of the graph
 // (Hu et al. 2021, arXiv:2106.09685, eq. 3). Every site costs two thin products; the base's nodes stay as they are.
 import { LowrankError, throwFaults } from "../errors.ts";
-import { float, type GraphBuilder, graphBuilder, makeNode, type Value } from "../onnx/builder.ts";
-import { producers, storedValue } from "../onnx/graph.ts";
-import type { Graph, Model, Node } from "../onnx/model.ts";
+import { type GraphBuilder, graphBuilder } from "../onnx/builder.ts";
+import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
-import { type Site, sites } from "../onnx/sites.ts";
+import { sites } from "../onnx/sites.ts";
+import { upgradeModel } from "../onnx/upgrade/index.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
+import { type Branch, branchFor } from "./branches.ts";
 import { type LoraConfig, resolveConfig } from "./config.ts";
+import { dilationFault, factorDims } from "./factors.ts";
 import { adapterKeys } from "./keys.ts";
 import { rankOf, scaleOf } from "./scale.ts";
 import { selectSites } from "./targets.ts";
 
 /**
- * The model with a LoRA branch at each targeted site.
+ * The model with a LoRA branch at each targeted site: Linear, Conv and Embedding layers. Models of operator sets 7 to 17 are
+ * written in 18 first; `base` of the result is the model as it was given.
  *
- * @throws LowrankError "config" for a faulty configuration or targets that match nothing; "model" when a layer's weights
- * are not float32, or the model is adapted already.
+ * @throws LowrankError "config" for a faulty configuration, targets that match nothing, or a rank that a Conv's groups do
+ * not divide; "model" when a layer's weights are not float32, a Conv is dilated, the operator set is outside 7 to 23, or the
+ * model is adapted already.
  * @example
  * const adapted = attachLora(model, { r: 8, loraAlpha: 16, targetModules: ["query", "value"] });
  */
-export function attachLora(model: Model, config: LoraConfig = {}): AdaptedModel {
+export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
+  const model = upgradeModel(base);
   const chosen = selectSites(resolved, sites(model));
-  checkWeights(model, chosen);
   const adaptedSites = chosen.map((site): AdaptedSite => {
-    const { a, b } = adapterKeys(site.modulePath);
+    const { a, b } = adapterKeys(site.modulePath, site.kind);
     return { site, r: rankOf(resolved, site.modulePath), scale: scaleOf(resolved, site.modulePath), a, b };
   });
-  const parameters = adaptedSites.flatMap(({ site, r, a, b }, index): Parameter[] => [
-    { key: a, type: "float32", dims: [r, site.inFeatures], graphDims: [`rank_${index}`, site.inFeatures] },
-    { key: b, type: "float32", dims: [site.outFeatures, r], graphDims: [site.outFeatures, `rank_${index}`] },
-  ]);
+  checkSites(model, adaptedSites);
+  const parameters = adaptedSites.flatMap(parametersOf);
   return new AdaptedModel({
-    base: model,
+    base,
     model: { ...model, graph: withBranches(model.graph, model.opsets.get("") ?? 0, adaptedSites, parameters) },
     parameters,
     sites: adaptedSites,
@@ -41,14 +43,39 @@ export function attachLora(model: Model, config: LoraConfig = {}): AdaptedModel 
   });
 }
 
-/** A and B are float32, and so must be what they are added to. */
-function checkWeights({ graph }: Model, chosen: readonly Site[]): void {
-  const made = producers(graph);
-  const faults = chosen.flatMap(({ modulePath, weight }) => {
-    const type = storedValue(graph, made, weight)?.type;
+function parametersOf({ site, r, a, b }: AdaptedSite, index: number): Parameter[] {
+  const dims = factorDims(site, r);
+  const rank = `rank_${index}`;
+  const sizes = (list: readonly number[], axis: number, symbol: Dim): Dim[] =>
+    list.with(axis, 0).map((size, at) => (at === axis ? symbol : size));
+  return [
+    { key: a, type: "float32", dims: dims.a, graphDims: sizes(dims.a, 0, rank) },
+    {
+      key: b,
+      type: "float32",
+      dims: dims.b,
+      graphDims: sizes(dims.b, 1, site.groups === 1 ? rank : `${rank}_per_group`),
+    },
+  ];
+}
+
+/** A and B are float32, and so must be what they are added to; a Conv's geometry must be one that LoRA has. */
+function checkSites({ graph }: Model, adaptedSites: readonly AdaptedSite[]): void {
+  const shapes = inferShapes(graph);
+  const types = adaptedSites.flatMap(({ site: { modulePath, weight } }) => {
+    const type = shapes.get(weight)?.type ?? "an unknown type";
     return type === "float32" ? [] : [`${modulePath}: expected float32 weights, got ${type}; convert the model`];
   });
-  throwFaults("model", "attachLora", faults);
+  throwFaults("model", "attachLora", [
+    ...types,
+    ...adaptedSites.flatMap(({ site }) => dilationFault(site, site.modulePath) ?? []),
+  ]);
+  const ranks = adaptedSites.flatMap(({ site: { modulePath, groups }, r }) =>
+    r % groups === 0
+      ? []
+      : [`${modulePath}: expected a rank that its ${groups} groups divide, got ${r}; set rankPattern, or exclude it`],
+  );
+  throwFaults("config", "attachLora", ranks);
 }
 
 function withBranches(
@@ -58,9 +85,6 @@ function withBranches(
   parameters: readonly Parameter[],
 ): Graph {
   const shapes = inferShapes(graph);
-  // Before operator set 11, Gemm could not do without its third input.
-  const isMatrix = (node: Node): boolean =>
-    opset >= 11 && (node.op === "Gemm" || shapes.get(node.inputs[0]!)?.shape?.length === 2);
   const bySite = new Map(adaptedSites.map((adapted) => [adapted.site.node, adapted]));
   const g = graphBuilder({
     opset,
@@ -74,31 +98,15 @@ function withBranches(
   for (const node of graph.nodes) {
     const adapted = bySite.get(node);
     if (adapted === undefined) g.node(node);
-    else addBranch(g, node, adapted, isMatrix(node) ? "Gemm" : "MatMul");
+    else addBranch(g, node, adapted, branchFor(adapted.site, shapes.get(node.inputs[0]!)?.shape?.length));
   }
   return g.build();
 }
 
 /** The base's node under another output name, and the branch, which ends in the output that the node had. */
-function addBranch(g: GraphBuilder, node: Node, { scale, a, b, site }: AdaptedSite, product: "Gemm" | "MatMul"): void {
-  const x = node.inputs[0]!;
+function addBranch(g: GraphBuilder, node: Node, adapted: AdaptedSite, branch: Branch): void {
   const output = node.outputs[0]!;
   const base = g.freshName(`${output}/base`);
-  const name = (part: string): { name: string } => ({ name: `${site.modulePath}/lora/${part}` });
   g.node({ ...node, outputs: [base] });
-  if (product === "Gemm") {
-    const h = g.op("Gemm", [x, a], { transB: 1 }, name("A"));
-    const attributes = new Map([
-      ...(scale === 1 ? [] : [["alpha", float(scale)] as const]),
-      ["transB", { kind: "int", value: 1n } as const] as const,
-    ]);
-    g.node(
-      makeNode({ op: "Gemm", name: g.freshName(name("B").name), inputs: [h, b, base], outputs: [output], attributes }),
-    );
-    return;
-  }
-  const h = g.op("MatMul", [x, g.op("Transpose", [a], { perm: [1, 0] })], {}, name("A"));
-  const scaled: Value = scale === 1 ? h : g.op("Mul", [h, g.constant("float32", scale)]);
-  const delta = g.op("MatMul", [scaled, g.op("Transpose", [b], { perm: [1, 0] })], {}, name("B"));
-  g.node(makeNode({ op: "Add", name: g.freshName(name("sum").name), inputs: [base, delta], outputs: [output] }));
+  branch(g, adapted, base, output);
 }

@@ -1,24 +1,34 @@
 // Full training with the same machine: every weight of the model becomes an input instead of an initializer.
 import { LowrankError, throwFaults } from "../errors.ts";
 import { fromTensor, type Graph, type Model, type StoredTensor, toTensor } from "../onnx/model.ts";
+import { upgradeModel } from "../onnx/upgrade/index.ts";
 import type { Tensor } from "../tensor.ts";
 import { AdaptedModel, type Parameter } from "./adapted.ts";
 
-/** Inputs of BatchNormalization that are statistics, which training by gradient leaves alone. */
-const statistics = [3, 4];
+/** Inputs that training by gradient leaves alone: normalization statistics, and numbers that only say how to compute. */
+const settings: Readonly<Record<string, readonly number[]>> = {
+  BatchNormalization: [3, 4],
+  Resize: [1, 2, 3],
+  Upsample: [1],
+  Dropout: [1, 2],
+};
 
 /**
- * The model with every weight as an input: float32 initializers of one or more dimensions, except normalization statistics.
+ * The model with every weight as an input: float32 initializers of one or more dimensions, except normalization statistics
+ * and settings of operators. Models of operator sets 7 to 17 are written in 18.
  *
+ * @throws LowrankError "model" when the operator set is outside 7 to 23.
  * @example const trainable = attachAll(model); // then train(trainable, …) and withWeights(trainable, tensors)
  */
-export function attachAll(model: Model): AdaptedModel {
+export function attachAll(base: Model): AdaptedModel {
+  const model = upgradeModel(base);
   const { graph } = model;
-  const weights = [...graph.initializers].filter(([name, stored]) => isWeight(graph, name, stored));
+  // The upgrade's own constants are no weights.
+  const weights = [...base.graph.initializers].filter(([name, stored]) => isWeight(base.graph, name, stored));
   const parameters = weights.map(([key, { dims }]): Parameter => ({ key, type: "float32", dims, graphDims: dims }));
   const names = new Set(parameters.map(({ key }) => key));
   return new AdaptedModel({
-    base: model,
+    base,
     model: {
       ...model,
       graph: {
@@ -39,9 +49,7 @@ export function attachAll(model: Model): AdaptedModel {
 
 function isWeight(graph: Graph, name: string, stored: StoredTensor): boolean {
   if (stored.type !== "float32" || stored.dims.length === 0) return false;
-  return !graph.nodes.some(
-    (node) => node.op === "BatchNormalization" && statistics.some((index) => node.inputs[index] === name),
-  );
+  return !graph.nodes.some((node) => settings[node.op]?.some((index) => node.inputs[index] === name));
 }
 
 /**

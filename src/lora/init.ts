@@ -1,9 +1,11 @@
-// Fresh adapters. B starts at zero, so that the adapted model starts as the base (Hu et al. 2021, section 4.1).
+// Fresh adapters. One factor starts at zero, so that the adapted model starts as the base (Hu et al. 2021, section 4.1): B, or
+// an Embedding's A, whose B is drawn from N(0, 1) whatever the method is (PEFT 0.21, reset_lora_parameters).
 import { LowrankError } from "../errors.ts";
 import { createRandom, type Random } from "../random.ts";
-import { elementCount, type Tensor, tensor, zeros } from "../tensor.ts";
+import { elementCount, type Tensor, zeros } from "../tensor.ts";
 import type { AdaptedModel } from "./adapted.ts";
 import type { Adapter } from "./config.ts";
+import { factorDims } from "./factors.ts";
 
 export interface InitOptions {
   /** Default 0. The same seed gives the same adapter. */
@@ -16,7 +18,7 @@ export interface InitOptions {
 export type InitMethod = true | "gaussian" | "normal";
 
 /**
- * An adapter to start training from: A random, B zero.
+ * An adapter to start training from: A random, B zero; at an Embedding the other way round.
  *
  * @example const { adapter } = initAdapter(adapted, { seed: 1 });
  */
@@ -30,16 +32,17 @@ export function initAdapter(
   for (const { site, r, a, b } of adapted.sites) {
     // A stream for each module: adding a target never changes what the others start from.
     const random = createRandom(seed, `init ${a}`);
-    const values = new Float32Array(r * site.inFeatures);
-    fill(values, random, method ?? config.initLoraWeights, r, site.inFeatures);
-    tensors.set(a, tensor("float32", [r, site.inFeatures], values));
-    tensors.set(b, zeros([site.outFeatures, r]));
+    const [A, B] = [zeros(factorDims(site, r).a), zeros(factorDims(site, r).b)];
+    if (site.kind === "Embedding") fillNormal(B.data, random, 1);
+    else fill(A.data, random, method ?? config.initLoraWeights, r, A.data.length / r);
+    tensors.set(a, A);
+    tensors.set(b, B);
   }
   return { adapted, adapter: { config, tensors } };
 }
 
-function fill(values: Float32Array, random: Random, method: boolean | string, r: number, inFeatures: number): void {
-  if (method === true) fillUniform(values, random, 1 / Math.sqrt(inFeatures));
+function fill(values: Float32Array, random: Random, method: boolean | string, r: number, fanIn: number): void {
+  if (method === true) fillUniform(values, random, 1 / Math.sqrt(fanIn));
   else if (method === "gaussian") fillNormal(values, random, 1 / r);
   else if (method === "normal") fillNormal(values, random, 1);
   else
@@ -58,12 +61,16 @@ function fillNormal(values: Float32Array, random: Random, deviation: number): vo
   for (let index = 0; index < values.length; index++) values[index] = random.normal() * deviation;
 }
 
-/** The adapter that changes nothing: rank 0 at every site, for running an adapted model as its base. */
+/**
+ * The adapter that changes nothing, for running an adapted model as its base: rank 0 at every site. A Conv without channels
+ * is no Conv (the runtime leaves its output as the memory was), so that those get zeros of their least rank.
+ */
 export function disabledTensors(adapted: AdaptedModel): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   for (const { site, a, b } of adapted.sites) {
-    tensors.set(a, zeros([0, site.inFeatures]));
-    tensors.set(b, zeros([site.outFeatures, 0]));
+    const dims = factorDims(site, site.kernel.length === 0 ? 0 : site.groups);
+    tensors.set(a, zeros(dims.a));
+    tensors.set(b, zeros(dims.b));
   }
   return tensors;
 }

@@ -29,6 +29,42 @@ describe("adapterKeys", () => {
 });
 
 describe("modulesOf", () => {
+  it("knows an Embedding's keys, and a Conv's by their shapes", () => {
+    const embedding = adapterKeys("wte", "Embedding");
+    expect(embedding).toEqual({
+      a: "base_model.model.wte.lora_embedding_A",
+      b: "base_model.model.wte.lora_embedding_B",
+    });
+    const conv = adapterKeys("conv", "Conv2d");
+    expect(conv.a).toBe("base_model.model.conv.lora_A.weight");
+    const tensors = new Map<string, Tensor>([
+      [embedding.a, zeros([2, 11])],
+      [embedding.b, zeros([5, 2])],
+      [conv.a, zeros([4, 6, 3, 3])],
+      [conv.b, zeros([8, 2, 1, 1])],
+    ]);
+    expect(modulesOf({ tensors }).map(({ path, keys }) => [path, keys])).toEqual([
+      ["wte", embedding],
+      ["conv", conv],
+    ]);
+  });
+
+  it("refuses factors that are none of an Embedding or a Conv", () => {
+    const embedding = adapterKeys("wte", "Embedding");
+    expect(faultsOf({ [embedding.a]: zeros([2, 11]), [embedding.b]: zeros([5, 3]) })).toEqual([
+      `${embedding.b}: expected [out, 2] as lora_A has rank 2, got [5, 3]`,
+    ]);
+    expect(faultsOf({ [embedding.a]: zeros([2, 11, 1]) })).toEqual([
+      `${embedding.a}: expected ${embedding.b} with it, got none`,
+    ]);
+    expect(faultsOf({ [a]: zeros([4, 6, 3]), [b]: zeros([8, 2, 3]) })).toEqual([
+      `${b}: expected [out, r / groups, 1, …], got [8, 2, 3]`,
+    ]);
+    expect(faultsOf({ [a]: zeros([4, 6, 3]), [b]: zeros([8, 3, 1]) })).toEqual([
+      `${b}: expected [out, 4 / groups, 1, …] as lora_A has rank 4, got [8, 3, 1]`,
+    ]);
+  });
+
   it("gives paths with their A and B, in order", () => {
     const first = { a: tensor("float32", [1, 2], Float32Array.of(1, 2)), b: zeros([3, 1]) };
     const tensors = new Map<string, Tensor>([
@@ -39,7 +75,7 @@ describe("modulesOf", () => {
     ]);
     const modules = modulesOf({ tensors });
     expect(modules.map(({ path }) => path)).toEqual(["z", "fc"]);
-    expect(modules[1]).toEqual({ path: "fc", ...first });
+    expect(modules[1]).toEqual({ path: "fc", keys: { a, b }, ...first });
     expect(modules[0]?.b.dims).toEqual([5, 2]);
   });
 
@@ -47,7 +83,6 @@ describe("modulesOf", () => {
     const path = "base_model.model.m";
     const faults = faultsOf({
       [`${path}.lora_magnitude_vector`]: zeros([2]),
-      [`${path}.lora_embedding_A`]: zeros([2, 2]),
       [`${path}.lora_B.bias`]: zeros([2]),
       [`${path}.base_layer.bias`]: zeros([2]),
       [`${path}.weight`]: zeros([2, 2]),
@@ -56,11 +91,10 @@ describe("modulesOf", () => {
       "fc.lora_A.weight": zeros([2, 2]),
     });
     expect(faults).toEqual([
-      `${path}.lora_magnitude_vector: DoRA's magnitude is not supported; only LoRA on Linear layers is`,
-      `${path}.lora_embedding_A: LoRA on an embedding is not supported; only LoRA on Linear layers is`,
-      `${path}.lora_B.bias: lora_bias is not supported; only LoRA on Linear layers is`,
-      `${path}.base_layer.bias: a trained bias is not supported; only LoRA on Linear layers is`,
-      `${path}.weight: a whole saved module (modules_to_save) is not supported; only LoRA on Linear layers is`,
+      `${path}.lora_magnitude_vector: DoRA's magnitude is not supported; only LoRA on Linear, Conv and Embedding layers is`,
+      `${path}.lora_B.bias: lora_bias is not supported; only LoRA on Linear, Conv and Embedding layers is`,
+      `${path}.base_layer.bias: a trained bias is not supported; only LoRA on Linear, Conv and Embedding layers is`,
+      `${path}.weight: a whole saved module (modules_to_save) is not supported; only LoRA on Linear, Conv and Embedding layers is`,
       `${path}.lora_C.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another`,
       "base_model.model.lora_A.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another",
       "fc.lora_A.weight: expected a key that starts with base_model.model., got another",
@@ -74,8 +108,7 @@ describe("modulesOf", () => {
       `${b}: expected [out, 2] as lora_A has rank 2, got [4, 3]`,
     ]);
     expect(faultsOf({ [a]: zeros([2, 3, 1, 1]), [b]: zeros([4]) })).toEqual([
-      `${a}: expected [r, in], got [2, 3, 1, 1]; LoRA on convolutions is not supported`,
-      `${b}: expected [out, r], got [4]`,
+      `${b}: expected [out, r / groups, 1, …], got [4]`,
     ]);
     expect(faultsOf({ [a]: zeros([0, 3]), [b]: zeros([4, 0]) })).toHaveLength(2);
     expect(faultsOf({ [a]: tensor("int8", [1, 1], new Int8Array(1)), [b]: zeros([1, 1]) })).toEqual([

@@ -37,11 +37,10 @@ export function selectSites(
     );
   }
   const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
-  const wanted =
-    targetModules === "all-linear"
-      ? (path: string) => isHiddenLinear(path, config.taskType ?? null)
-      : matcher(targetModules, "targetModules");
-  const chosen = all.filter((site) => wanted(site.modulePath) && !excluded(site.modulePath));
+  const named = targetModules === "all-linear" ? () => true : matcher(targetModules, "targetModules");
+  const isWanted = (site: Site): boolean =>
+    targetModules === "all-linear" ? isHiddenLinear(site, config.taskType ?? null) : named(site.modulePath);
+  const chosen = all.filter((site) => isWanted(site) && !excluded(site.modulePath));
   if (chosen.length === 0) {
     throw new LowrankError(
       "config",
@@ -62,7 +61,8 @@ export function selectSites(
   return chosen;
 }
 
-function isHiddenLinear(path: string, taskType: string | null): boolean {
+function isHiddenLinear({ kind, modulePath: path }: Site, taskType: string | null): boolean {
+  if (kind !== "Linear") return false;
   if (taskType === "SEQ_CLS" && classificationHeads.has(path)) return false;
   return !outputEmbeddings.has(path.split(".").at(-1)!);
 }

@@ -52,6 +52,8 @@ export interface GraphBuilder {
   node(node: Node): void;
   /** Type and shape of a value, as far as they are known. */
   info(value: Value): TensorInfo;
+  /** The integers that a scalar or vector holds, where they are known without running the graph. */
+  integers(value: Value): number[] | undefined;
   /** A name that nothing in the graph has yet. */
   freshName(wanted: string): string;
   /** The graph as it stands, outputs replaced by those declared here when there are any. */
@@ -140,7 +142,7 @@ class Builder implements GraphBuilder {
   constructor(opset: number, from: Graph, scope: string, reserved: Iterable<string>) {
     this.opset = opset;
     this.#from = from;
-    this.#shapes = shapeTracker(from);
+    this.#shapes = shapeTracker(from, { mint: true });
     this.#scope = scope;
     this.#inputs = [...from.inputs];
     this.#initializers = new Map(from.initializers);
@@ -224,6 +226,10 @@ class Builder implements GraphBuilder {
 
   info(value: Value): TensorInfo {
     return this.#shapes.infos.get(value) ?? { type: undefined, shape: undefined };
+  }
+
+  integers(value: Value): number[] | undefined {
+    return this.#shapes.integers(value);
   }
 
   freshName(wanted: string): string {

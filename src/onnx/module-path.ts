@@ -13,14 +13,19 @@ export function modulePath(node: Node, weight: string, isModule: (path: string) 
 
 /** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */
 function scopePath(node: Node): string | undefined {
-  const scopes = node.metadata.get("pkg.torch.onnx.name_scopes");
-  if (scopes === undefined) return undefined;
-  const names = [...scopes.matchAll(/'([^']*)'|"([^"]*)"/g)].map((match) => match[1] ?? match[2] ?? "");
-  const path = names.at(-2);
-  return path === undefined || path === "" ? undefined : path;
+  // A Conv into which a BatchNorm was folded carries the BatchNorm's scope.
+  if (lastModule(node, "pkg.torch.onnx.class_hierarchy")?.includes(".batchnorm.")) return undefined;
+  return lastModule(node, "pkg.torch.onnx.name_scopes");
 }
 
-function weightPath(weight: string): string | undefined {
+function lastModule(node: Node, key: string): string | undefined {
+  const entries = [...(node.metadata.get(key) ?? "").matchAll(/'([^']*)'|"([^"]*)"/g)];
+  const last = entries.at(-2);
+  return last?.[1] || last?.[2] || undefined;
+}
+
+/** The module of a weight that is called as PyTorch calls it. */
+export function weightPath(weight: string): string | undefined {
   return weight.endsWith(".weight") && !weight.startsWith("onnx::") ? weight.slice(0, -".weight".length) : undefined;
 }
 

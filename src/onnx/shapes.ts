@@ -3,10 +3,21 @@
 // An operator without a row leaves its outputs unknown: nothing may depend on them.
 import { constantValue } from "./graph.ts";
 import { type Graph, type Node, type StoredTensor, toTensor } from "./model.ts";
-import { type Known, type Shape, type ShapeRows, statedAxes, type TensorInfo, unknown } from "./shape-row.ts";
+import { type Known, type Shape, type ShapeRow, type ShapeRows, type TensorInfo, unknown } from "./shape-row.ts";
 import { basicRows } from "./shape-rows/basic.ts";
+import { contribRows, quantizedRows } from "./shape-rows/contrib.ts";
+import { convRows } from "./shape-rows/conv.ts";
+import { einsumRows } from "./shape-rows/einsum.ts";
+import { indexRows } from "./shape-rows/index.ts";
+import { normRows } from "./shape-rows/norm.ts";
+import { holdsIntegers, sizesOf, unknownSizes } from "./sizes.ts";
 
-const rows: ShapeRows = { ...basicRows };
+const rows: ShapeRows = { ...basicRows, ...normRows, ...quantizedRows, ...convRows, ...einsumRows, ...indexRows };
+
+function rowFor({ domain, op }: Node): ShapeRow | undefined {
+  const ofDomain = domain === "" ? rows : domain === "com.microsoft" ? contribRows : {};
+  return Object.hasOwn(ofDomain, op) ? ofDomain[op] : undefined;
+}
 
 /** Types and shapes by value name; what the file itself states for a value fills in where inference does not know. */
 export function inferShapes(graph: Graph): ReadonlyMap<string, TensorInfo> {
@@ -16,26 +27,37 @@ export function inferShapes(graph: Graph): ReadonlyMap<string, TensorInfo> {
 /** Shapes that grow with a graph: `add` infers one more node's outputs. */
 export interface ShapeTracker {
   readonly infos: ReadonlyMap<string, TensorInfo>;
+  /** The integers that a scalar or vector holds, where all are known. */
+  integers(name: string): number[] | undefined;
   add(node: Node): void;
   addInput(name: string, info: TensorInfo): void;
   addConstant(name: string, stored: StoredTensor): void;
 }
 
-/** Infers all of `graph`, and then whatever is added. */
-export function shapeTracker(graph: Graph): ShapeTracker {
+/**
+ * Infers all of `graph`, and then whatever is added. With `mint` a size that nothing is known of gets a symbol of its own,
+ * so that values which are computed from one another one by one are known to be of equal sizes.
+ */
+export function shapeTracker(graph: Graph, { mint = false }: { mint?: boolean } = {}): ShapeTracker {
   const infos = new Map<string, TensorInfo>();
   const sizes = new Map<string, Shape>();
   const stated = new Map([...graph.values, ...graph.outputs].map((info) => [info.name, info]));
   const addConstant = (name: string, stored: StoredTensor): void => {
-    infos.set(name, { type: stored.type, shape: stored.dims });
-    if (stored.type === "int64" && stored.dims.length <= 1) sizes.set(name, integerValues(stored));
+    const info = { type: stored.type, shape: stored.dims };
+    infos.set(name, info);
+    if (holdsIntegers(info)) sizes.set(name, integerValues(stored));
   };
   const known: Known = {
-    sizes: (name) => sizes.get(name ?? ""),
+    sizes: (name = "") => sizes.get(name) ?? unknownSizes(infos.get(name)),
     integers: (name) => {
       const values = sizes.get(name ?? "");
       return values?.every((value) => typeof value === "number") ? (values as number[]) : undefined;
     },
+  };
+  const setInfo = (name: string, info: TensorInfo): void => {
+    // Named after its value: the same size wherever the symbol turns up again.
+    const shape = mint ? info.shape?.map((dim, axis) => dim ?? `${name}[${axis}]`) : info.shape;
+    infos.set(name, { type: info.type, shape });
   };
   const add = (node: Node): void => {
     const constant = constantValue(node);
@@ -44,18 +66,18 @@ export function shapeTracker(graph: Graph): ShapeTracker {
       return;
     }
     const inputs = node.inputs.map((name) => infos.get(name) ?? unknown);
-    const row = node.domain === "" ? rows[node.op] : undefined;
+    const row = rowFor(node);
     const results = row?.(node, inputs, known) ?? [];
-    const ofShape = node.op === "Shape" ? inputs[0]?.shape : undefined;
-    if (ofShape !== undefined) sizes.set(node.outputs[0]!, statedAxes(node, ofShape));
     node.outputs.forEach((output, index) => {
-      if (output !== "") infos.set(output, refine(results[index] ?? unknown, stated.get(output)));
+      if (output !== "") setInfo(output, refine(results[index] ?? unknown, stated.get(output)));
     });
+    const held = sizesOf(node, inputs, infos.get(node.outputs[0] ?? "") ?? unknown, known);
+    if (held !== undefined) sizes.set(node.outputs[0]!, held);
   };
-  for (const info of graph.inputs) infos.set(info.name, info);
+  for (const info of graph.inputs) setInfo(info.name, info);
   for (const [name, stored] of graph.initializers) addConstant(name, stored);
   for (const node of graph.nodes) add(node);
-  return { infos, add, addConstant, addInput: (name, info) => infos.set(name, info) };
+  return { infos, integers: known.integers, add, addConstant, addInput: setInfo };
 }
 
 function refine(inferred: TensorInfo, stated: TensorInfo | undefined): TensorInfo {

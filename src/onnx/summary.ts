@@ -5,7 +5,7 @@ import { rawByteLength } from "./elements.ts";
 import { behindIdentity, consumers, producers, storedValue } from "./graph.ts";
 import type { Dim, Graph, Model, Node, StoredTensor } from "./model.ts";
 import { inferShapes } from "./shapes.ts";
-import { sites } from "./sites.ts";
+import { type Site, sites } from "./sites.ts";
 
 export interface SummaryRow {
   /** "Linear-1": what the layer is, and its place in the model. */
@@ -15,7 +15,7 @@ export interface SummaryRow {
   /** Sizes, -1 where it varies; undefined when not even the rank is known. */
   readonly outputShape: readonly number[] | undefined;
   readonly parameters: number;
-  /** What LoRA of rank r would add here: r (in + out) for a layer that can be adapted, else 0. */
+  /** What LoRA of rank r would add here: r (in + out) for a Linear that can be adapted, with its kernel and groups for a Conv, else 0. */
   lora(r: number): number;
 }
 
@@ -59,7 +59,7 @@ export function summary(model: Model): ModelSummary {
       modulePath: site?.modulePath,
       outputShape,
       parameters: countParameters(graph, made, weights, counted),
-      lora: (r) => (site === undefined ? 0 : r * (site.inFeatures + site.outFeatures)),
+      lora: (r) => (site === undefined ? 0 : loraParameters(site, r)),
     });
     activations += exampleCount(outputShape);
   }
@@ -73,6 +73,11 @@ export function summary(model: Model): ModelSummary {
     activationsMiB: (2 * activations * 4) / mebibyte,
     parametersMiB: (parameters * 4) / mebibyte,
   };
+}
+
+/** A [r, in, ...kernel] and B [out, r / groups, 1, …]. */
+function loraParameters({ inFeatures, outFeatures, kernel, groups }: Site, r: number): number {
+  return r * inFeatures * elementCount(kernel) + (outFeatures * r) / groups;
 }
 
 function sizeOf(dim: Dim): number {

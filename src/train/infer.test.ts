@@ -158,7 +158,7 @@ describe("what does not fit", () => {
       faults: [
         `${fc3.a}: the model has no branch for it`,
         "fc1: expected float32 A [r,3] and B [5,r], got float32 [2,4] and float32 [5,2]",
-        "fc2: expected float32 A [r,5] and B [4,r], got float32 [2,5] and no B",
+        "fc2: expected float32 A [r,5] and B [4,r], got float32 [2,5] and nothing",
       ],
     });
   });

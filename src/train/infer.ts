@@ -3,11 +3,11 @@
 import { LowrankError } from "../errors.ts";
 import { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
+import { factorFault } from "../lora/factors.ts";
 import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
-import type { Site } from "../onnx/sites.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { throwMisfits } from "./step.ts";
@@ -90,9 +90,9 @@ function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
   for (const { site, scale, a, b } of adapted.sites) {
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
     if (A === undefined && B === undefined) continue;
-    if (A?.type !== "float32" || B?.type !== "float32" || !isProduct(site, A.dims, B.dims)) {
-      const wanted = `float32 A [r,${site.inFeatures}] and B [${site.outFeatures},r]`;
-      faults.push(`${site.modulePath}: expected ${wanted}, got ${describe("A", A)} and ${describe("B", B)}`);
+    const fault = factorFault(site, A, B);
+    if (fault !== undefined || A?.type !== "float32" || B?.type !== "float32") {
+      faults.push(`${site.modulePath}: ${fault}`);
       continue;
     }
     const factor = scaleOf(adapter.config, site.modulePath) / scale;
@@ -110,12 +110,4 @@ function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
   }
   throwMisfits(faults);
   return fitted;
-}
-
-function isProduct({ inFeatures, outFeatures }: Site, a: readonly number[], b: readonly number[]): boolean {
-  return a.join() === `${a[0]},${inFeatures}` && b.join() === `${outFeatures},${a[0]}`;
-}
-
-function describe(name: string, value: Tensor | undefined): string {
-  return value === undefined ? `no ${name}` : `${value.type} [${value.dims}]`;
 }

@@ -1,12 +1,13 @@
 // The training step as one graph: the adapted model's forward pass, the loss, and the gradients of its parameters.
-import { LowrankError } from "../errors.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
+import { lowerPath } from "../grad/lower/lower.ts";
 import { backward, differentiableOpsets } from "../grad/walk.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
-import { graphBuilder, type Value } from "../onnx/builder.ts";
+import { type GraphBuilder, graphBuilder, type Value } from "../onnx/builder.ts";
 import { prune } from "../onnx/graph.ts";
 import type { Dim, Model, ValueInfo } from "../onnx/model.ts";
 import type { Tensor } from "../tensor.ts";
-import { checkClasses, type Loss } from "./losses.ts";
+import { checkClasses, type Loss, type LossNodes, labelsOf } from "./losses.ts";
 
 export interface StepGraph {
   readonly model: Model;
@@ -36,16 +37,18 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
       `operator set ${opset}: gradients can be written for ${differentiableOpsets.from} to ${differentiableOpsets.to}; export the model again`,
     );
   }
-  const g = graphBuilder({ opset, from: graph, scope: "grad/" });
   const target = outputOf(adapted, loss);
+  const parameters = adapted.parameters.map(({ key }) => key);
+  const lowered = lowerPath(adapted.model, parameters, [target.name, ...(loss.otherOutputs ?? [])]);
+  const g = graphBuilder({ opset, from: lowered.graph, scope: "grad/" });
   const shape = g.info(target.name).shape ?? target.shape;
-  const labels = g.input("labels", loss.labels, labelShape(loss, shape));
-  const { loss: value, gradient } = loss.build(g, target.name, labels);
-  const computed = backward(
-    g,
-    new Map([[target.name, gradient]]),
-    adapted.parameters.map(({ key }) => key),
-  );
+  if (shape === undefined) throw new LowrankError("model", `loss ${loss.name}: the rank of the output is unknown`);
+  const { shape: labelShape, classes } = labelsOf(loss, shape);
+  const labels = g.input("labels", loss.labels, labelShape);
+  const measured = asFloat32(g, target.name);
+  const nodes = loss.build(g, measured, labels);
+  const { loss: value } = nodes;
+  const computed = backward(g, seedsOf(g, loss, nodes, measured), parameters);
 
   // Two parameters may have one gradient (those of p + q); outputs are told apart by name.
   const taken = new Set([value, ...graph.outputs.map(({ name }) => name)]);
@@ -60,13 +63,12 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
     ...graph.outputs,
     ...adapted.parameters.map(({ key, graphDims }) => floats(gradients.get(key)!, graphDims)),
   ];
-  const classes = shape?.at(-1);
   return {
-    model: { ...adapted.model, graph: prune({ ...g.build(), outputs }) },
+    model: { ...lowered, graph: prune({ ...g.build(), outputs }) },
     labels,
     checkLabels: (given) => {
       if (loss.ignoreIndex === undefined) return;
-      checkClasses(given, typeof classes === "number" ? classes : undefined, loss.ignoreIndex);
+      checkClasses(given, classes, loss.ignoreIndex);
     },
     loss: value,
     outputs: graph.outputs.map(({ name }) => name),
@@ -78,19 +80,30 @@ function floats(name: string, shape: readonly Dim[]): ValueInfo {
   return { name, type: "float32", shape, doc: "" };
 }
 
-function outputOf(adapted: AdaptedModel, loss: Loss) {
-  const { outputs } = adapted.model.graph;
-  const found = loss.output === undefined ? outputs[0] : outputs.find(({ name }) => name === loss.output);
-  if (found !== undefined) return found;
-  const names = outputs.map(({ name }) => name).join(", ");
+/** Losses are computed in float32, whatever the model computes in; the walk goes back through the cast. */
+function asFloat32(g: GraphBuilder, output: Value): Value {
+  const { type = "float32" } = g.info(output);
+  return type === "float32" ? output : g.op("Cast", [output], { to: 1 });
+}
+
+/** Where the walk starts: the gradients that the loss has written, or 1 at the loss itself. */
+function seedsOf(g: GraphBuilder, loss: Loss, nodes: LossNodes, output: Value): Map<Value, Value> {
+  if (nodes.gradient !== undefined) return new Map([...(nodes.otherGradients ?? []), [output, nodes.gradient]]);
+  const { type = "float32", shape = [] } = g.info(nodes.loss);
+  if (type === "float32" && shape.length === 0) return new Map([[nodes.loss, g.constant("float32", 1)]]);
   throw new LowrankError(
     "config",
-    `loss ${loss.name}: the model has no output ${JSON.stringify(loss.output)}; it has ${names}`,
+    `loss ${loss.name}: expected a float32 scalar, got ${type} with ${shape.length} axes; reduce it with keepdims: 0`,
   );
 }
 
-/** Class labels lack the axis of the classes; values have the output's own shape. */
-function labelShape(loss: Loss, shape: readonly Dim[] | undefined): readonly Dim[] {
-  if (shape === undefined) throw new LowrankError("model", `loss ${loss.name}: the rank of the output is unknown`);
-  return loss.labels === "int64" ? shape.slice(0, -1) : shape;
+function outputOf(adapted: AdaptedModel, loss: Loss): ValueInfo {
+  const { outputs } = adapted.model.graph;
+  const named = (name: string): ValueInfo | undefined => outputs.find((output) => output.name === name);
+  const wanted = [loss.output, ...(loss.otherOutputs ?? [])].filter((name) => name !== undefined);
+  const names = outputs.map(({ name }) => name).join(", ");
+  const missing = wanted.filter((name) => named(name) === undefined);
+  const faults = missing.map((name) => `the model has no output ${JSON.stringify(name)}; it has ${names}`);
+  throwFaults("config", `loss ${loss.name}`, faults);
+  return loss.output === undefined ? outputs[0]! : named(loss.output)!;
 }

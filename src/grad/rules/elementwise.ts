@@ -2,22 +2,16 @@
 import { LowrankError } from "../../errors.ts";
 import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import { producers, storedValue } from "../../onnx/graph.ts";
-import { describeNode, floatAttribute, intAttribute, type Node } from "../../onnx/model.ts";
-import { type Rule, type RuleTable, rankOf, single } from "../rule.ts";
+import { describeNode, floatAttribute, intAttribute } from "../../onnx/model.ts";
+import { type RuleTable, rankOf, single } from "../rule.ts";
+import { inTypeOf, mul, scalar, unary } from "./parts.ts";
 
-/** dx from (x, y, d): for operators of one input. */
-function unary(rule: (x: Value, y: Value, d: Value, g: GraphBuilder, node: Node) => Value): Rule {
-  return single((node, d, g) => [rule(node.inputs[0]!, node.outputs[0]!, d, g, node)]);
-}
-
-const mul = (g: GraphBuilder, a: Value, b: Value): Value => g.op("Mul", [a, b]);
-const scalar = (g: GraphBuilder, value: number): Value => g.constant("float32", value);
 /** 1 - x */
-const complement = (g: GraphBuilder, x: Value): Value => g.op("Sub", [scalar(g, 1), x]);
+const complement = (g: GraphBuilder, x: Value): Value => g.op("Sub", [scalar(g, 1, x), x]);
 
 /** 0 where x is 0, and `other` elsewhere: keeps 0 x infinity out. */
 const whereZero = (g: GraphBuilder, x: Value, other: Value): Value =>
-  g.op("Where", [g.op("Equal", [x, scalar(g, 0)]), scalar(g, 0), other]);
+  g.op("Where", [g.op("Equal", [x, scalar(g, 0, x)]), scalar(g, 0, x), other]);
 
 export const elementwiseRules: RuleTable = {
   // d(a + b) = da + db
@@ -33,12 +27,12 @@ export const elementwiseRules: RuleTable = {
   }),
   // d sum(x_i) = sum dx_i
   Sum: single(({ inputs }, d) => inputs.map(() => d)),
-  // d(a^b) = b a^(b-1) da + y log(a) db, with the limits 0 where b = 0 and where y = 0
+  // d(a^b) = b a^(b-1) da + y log(a) db, with 0 for da where b = 0, and for db where a = 0
   Pow: single(({ inputs: [a, exponent], outputs: [y] }, d, g) => {
-    const b = g.info(exponent!).type === g.info(a!).type ? exponent! : g.op("CastLike", [exponent!, a!]);
-    const slope = mul(g, b, g.op("Pow", [a!, g.op("Sub", [b, scalar(g, 1)])]));
+    const b = inTypeOf(g, exponent!, a!);
+    const slope = mul(g, b, g.op("Pow", [a!, g.op("Sub", [b, scalar(g, 1, b)])]));
     const da = mul(g, d, whereZero(g, b, slope));
-    return [da, mul(g, d, whereZero(g, y!, mul(g, y!, g.op("Log", [a!]))))];
+    return [da, mul(g, d, whereZero(g, a!, mul(g, y!, g.op("Log", [a!]))))];
   }),
   Neg: unary((_x, _y, d, g) => g.op("Neg", [d])),
   // y' = y
@@ -56,32 +50,32 @@ export const elementwiseRules: RuleTable = {
   // y' = 1 - y^2
   Tanh: unary((_x, y, d, g) => mul(g, d, complement(g, mul(g, y, y)))),
   // y' = [y > 0]
-  Relu: unary((_x, y, d, g) => g.op("Where", [g.op("Greater", [y, scalar(g, 0)]), d, scalar(g, 0)])),
-  // y' = x < 0 ? alpha : 1
+  Relu: unary((_x, y, d, g) => g.op("Where", [g.op("Greater", [y, scalar(g, 0, y)]), d, scalar(g, 0, y)])),
+  // y' = x > 0 ? 1 : alpha
   LeakyRelu: unary((x, _y, d, g, node) => {
-    const slope = scalar(g, floatAttribute(node, "alpha", 0.01));
-    return g.op("Where", [g.op("Less", [x, scalar(g, 0)]), mul(g, d, slope), d]);
+    const slope = scalar(g, floatAttribute(node, "alpha", 0.01), x);
+    return g.op("Where", [g.op("Greater", [x, scalar(g, 0, x)]), d, mul(g, d, slope)]);
   }),
-  // y' = x < 0 ? y + alpha : 1
+  // y' = x > 0 ? 1 : y + alpha
   Elu: unary((x, y, d, g, node) => {
-    const alpha = scalar(g, floatAttribute(node, "alpha", 1));
-    return g.op("Where", [g.op("Less", [x, scalar(g, 0)]), mul(g, d, g.op("Add", [y, alpha])), d]);
+    const alpha = scalar(g, floatAttribute(node, "alpha", 1), x);
+    return g.op("Where", [g.op("Greater", [x, scalar(g, 0, x)]), d, mul(g, d, g.op("Add", [y, alpha]))]);
   }),
   // y = log(1 + e^x), y' = sigmoid(x)
   Softplus: unary((x, _y, d, g) => mul(g, d, g.op("Sigmoid", [x]))),
   // y' = 2 / sqrt(pi) exp(-x^2)
   Erf: unary((x, _y, d, g) => {
     const bell = g.op("Exp", [g.op("Neg", [mul(g, x, x)])]);
-    return mul(g, d, mul(g, scalar(g, 2 / Math.sqrt(Math.PI)), bell));
+    return mul(g, d, mul(g, scalar(g, 2 / Math.sqrt(Math.PI), x), bell));
   }),
   Identity: unary((_x, _y, d) => d),
   // Between floating types the gradient is cast back; casts to integers never get here: the walk follows floats only.
-  Cast: unary((x, _y, d, g) => (g.info(x).type === g.info(d).type ? d : g.op("CastLike", [d, x]))),
+  Cast: unary((x, _y, d, g) => inTypeOf(g, d, x)),
   // y = c ? a : b
   Where: single(({ inputs: [c] }, d, g) => [
     null,
-    g.op("Where", [c!, d, scalar(g, 0)]),
-    g.op("Where", [c!, scalar(g, 0), d]),
+    g.op("Where", [c!, d, scalar(g, 0, d)]),
+    g.op("Where", [c!, scalar(g, 0, d), d]),
   ]),
   // In training, y = x mask / (1 - ratio) as long as the mask is kept; otherwise the identity.
   Dropout: (node, [d], g) => {
@@ -89,8 +83,8 @@ export const elementwiseRules: RuleTable = {
     if (!training || isFalse(g, training)) return [d!];
     const kept = node.outputs[1];
     if (!kept) throw new LowrankError("model", `${describeNode(node)}: it may train, and its mask is no output of it`);
-    const mask = g.op("Cast", [kept], { to: 1 });
-    const dropped = g.op("Div", [mul(g, d!, mask), complement(g, ratio || scalar(g, 0.5))]);
+    const mask = g.op("CastLike", [kept, d!]);
+    const dropped = g.op("Div", [mul(g, d!, mask), complement(g, ratio ? inTypeOf(g, ratio, d!) : scalar(g, 0.5, d!))]);
     return [g.op("Where", [training, dropped, d!])];
   },
   // y = log(softmax(x)), dx = d - softmax(x) sum(d)
@@ -116,7 +110,7 @@ export const elementwiseRules: RuleTable = {
       g.op("ReduceMean", [value, ...meanAxes(g, axes)], { ...meanAttributes(g, axes), keepdims: 1 });
     const centred = g.op("Sub", [x!, mean(x!)]);
     const variance = mean(mul(g, centred, centred));
-    const epsilon = scalar(g, floatAttribute(node, "epsilon", 1e-5));
+    const epsilon = scalar(g, floatAttribute(node, "epsilon", 1e-5), x!);
     const inv = g.op("Reciprocal", [g.op("Sqrt", [g.op("Add", [variance, epsilon])])]);
     const n = mul(g, centred, inv);
     const dn = mul(g, d, scale!);

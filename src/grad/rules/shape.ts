@@ -2,6 +2,7 @@
 import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import { intAttribute, intsAttribute, type Node } from "../../onnx/model.ts";
 import { type Rule, type RuleTable, single } from "../rule.ts";
+import { inTypeOf, unreduced, zeros } from "./parts.ts";
 
 /** dx = d in x's own shape. */
 const reshaped: Rule = single(({ inputs: [x] }, d, g) => [g.op("Reshape", [d, g.op("Shape", [x!])])]);
@@ -20,25 +21,20 @@ export const shapeRules: RuleTable = {
   ReduceSum: single((node, d, g) => [spread(node, d, g)]),
   // dx = d / n, spread; n: how many values each mean is of
   ReduceMean: single((node, d, g) => {
-    const size = (value: Value): Value => g.op("Cast", [g.op("Size", [value])], { to: 1 });
+    const size = (value: Value): Value => inTypeOf(g, g.op("Size", [value]), d);
     const share = g.op("Div", [size(node.outputs[0]!), size(node.inputs[0]!)]);
     return [spread(node, g.op("Mul", [d, share]), g)];
   }),
   // y = x[indices] along an axis, one index for each value: d goes back to where it was read
   GatherElements: single((node, d, g) => {
     const [x, indices] = node.inputs;
-    const zeros = g.op("ConstantOfShape", [g.op("Shape", [x!])]);
+    const empty = zeros(g, g.op("Shape", [x!]), x!);
     const attributes = { axis: intAttribute(node, "axis", 0), reduction: "add" };
-    return [g.op("ScatterElements", [zeros, indices!, d], attributes), null];
+    return [g.op("ScatterElements", [empty, indices!, d], attributes), null];
   }),
 };
 
 /** Expands `d` to the shape of the node's input, the reduced axes put back first. */
 function spread(node: Node, d: Value, g: GraphBuilder): Value {
-  const x = node.inputs[0]!;
-  const kept = intAttribute(node, "keepdims", 1) !== 0;
-  const axes = node.inputs[1] || (intsAttribute(node, "axes") && g.constant("int64", intsAttribute(node, "axes")!));
-  // Without axes everything is reduced, and a scalar (or all ones) expands to any shape.
-  const full = kept || !axes ? d : g.op("Unsqueeze", [d, axes]);
-  return g.op("Expand", [full, g.op("Shape", [x])]);
+  return g.op("Expand", [unreduced(node, d, g), g.op("Shape", [node.inputs[0]!])]);
 }

@@ -1,20 +1,11 @@
 // Gradient rules against central differences. A function of some inputs is built as a graph; its analytic gradients are
 // computed in float32 as always, the differences in float64 where ONNX Runtime has the kernels, so that only the rule's own
 // rounding counts. The function is made scalar by weighting its output with random numbers, which are the walk's seed.
-import { LowrankError } from "../../errors.ts";
 import { createModel, type GraphBuilder, graphBuilder, type Value } from "../../onnx/builder.ts";
-import { elementCode } from "../../onnx/elements.ts";
-import { constantValue } from "../../onnx/graph.ts";
-import {
-  type Attribute,
-  type Dim,
-  fromTensor,
-  type Graph,
-  type Node,
-  type StoredTensor,
-  toTensor,
-} from "../../onnx/model.ts";
+import { widened } from "../../onnx/float64.ts";
+import type { Dim, Graph } from "../../onnx/model.ts";
 import { createRandom } from "../../random.ts";
+import { centralSlope, openPrecise, type Precision } from "../../runtime/precise.ts";
 import { openSession } from "../../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../../tensor.ts";
 import { backward } from "../walk.ts";
@@ -40,7 +31,7 @@ export interface GradientCheck {
   /** The largest |analytic - difference| / (1 + |difference|) over all elements of all inputs. */
   readonly error: number;
   /** What the differences were computed in. */
-  readonly precision: "float32" | "float64";
+  readonly precision: Precision;
 }
 
 /** Largest `error` of a right rule: rounding of the analytic gradient alone, or that of the differences too. */
@@ -170,78 +161,27 @@ async function scalarFunction(forward: Graph, weight: Tensor, opset: number): Pr
   const product = g.op("Mul", ["y", g.initializer("weight", weight)]);
   const sum = g.op("ReduceSum", [product], { keepdims: 0 });
   const graph = { ...g.build(), outputs: [output(sum)] };
-  const open = async (precision: GradientCheck["precision"], model: Graph): Promise<ScalarFunction> => {
-    const session = await openSession(createModel(model, { opset }), { threads: 1 });
-    return {
-      precision,
-      at: async (point) => {
-        const feeds = new Map(
-          [...point].map(([name, value]) => [name, precision === "float64" ? value : narrow(value)]),
-        );
-        return Number((await session.run(feeds)).get(sum)!.data[0]);
-      },
-      dispose: () => session.dispose(),
-    };
+  const session = await openPrecise(createModel(graph, { opset }), { threads: 1 });
+  return {
+    precision: session.precision,
+    at: async (point) => Number((await session.run(point)).get(sum)!.data[0]),
+    dispose: () => session.dispose(),
   };
-  try {
-    return await open("float64", widen(graph));
-  } catch (error) {
-    if (!(error instanceof LowrankError)) throw error;
-    return open("float32", graph); // the runtime has no float64 kernel for one of the operators
-  }
 }
 
-function narrow({ dims, data }: Tensor): Tensor {
-  return tensor("float32", dims, Float32Array.from(data as Float64Array));
-}
-
-/** Partial derivatives by one input, with Richardson's extrapolation over two step sizes: the error is of order h^4. */
+/** Partial derivatives by one input. */
 async function differences(scalar: ScalarFunction, at: ReadonlyMap<string, Tensor>, name: string): Promise<number[]> {
-  const point = new Map(
-    [...at].map(([key, value]) => [key, tensor("float64", value.dims, Float64Array.from(value.data as Float32Array))]),
-  );
+  const point = new Map([...at].map(([key, value]) => [key, widened(value)]));
   const values = point.get(name)!.data;
-  const h = steps[scalar.precision];
-  const slope = async (index: number, step: number): Promise<number> => {
-    const middle = values[index]!;
-    values[index] = middle + step;
-    const above = await scalar.at(point);
-    values[index] = middle - step;
-    const below = await scalar.at(point);
-    values[index] = middle;
-    return (above - below) / (2 * step);
-  };
   const slopes: number[] = [];
   for (let index = 0; index < values.length; index++) {
-    slopes.push((4 * (await slope(index, h)) - (await slope(index, 2 * h))) / 3);
+    const middle = values[index]!;
+    const along = async (step: number): Promise<number> => {
+      values[index] = (middle as number) + step;
+      return scalar.at(point);
+    };
+    slopes.push(await centralSlope(along, steps[scalar.precision]));
+    values[index] = middle;
   }
   return slopes;
-}
-
-/** The same graph in float64: inputs, weights, constants and casts. */
-function widen(graph: Graph): Graph {
-  return {
-    ...graph,
-    inputs: graph.inputs.map((info) => (info.type === "float32" ? { ...info, type: "float64" } : info)),
-    initializers: new Map([...graph.initializers].map(([name, stored]) => [name, widenStored(stored)])),
-    nodes: graph.nodes.map(widenNode),
-  };
-}
-
-function widenStored(stored: StoredTensor): StoredTensor {
-  if (stored.type !== "float32") return stored;
-  return fromTensor(tensor("float64", stored.dims, Float64Array.from(toTensor(stored).data as Float32Array)));
-}
-
-function widenNode(node: Node): Node {
-  const { attributes } = node;
-  const to = attributes.get("to");
-  if (node.op === "Cast" && to?.kind === "int" && to.value === BigInt(elementCode("float32"))) {
-    const wide: Attribute = { kind: "int", value: BigInt(elementCode("float64")) };
-    return { ...node, attributes: new Map([...attributes, ["to", wide]]) };
-  }
-  const constant = constantValue(node);
-  return constant === undefined
-    ? node
-    : { ...node, attributes: new Map([["value", { kind: "tensor", value: widenStored(constant) }]]) };
 }

@@ -114,12 +114,29 @@ const reshape: ShapeRow = (node, [x, target], known) => {
   const wanted = sizes.map(
     (size, axis): Dim => (size === 0 && zeroCopies ? (x?.shape?.[axis] ?? null) : size === -1 ? null : size),
   );
-  const isStatic = x?.shape?.every((dim) => typeof dim === "number") === true;
-  if (!isStatic || wanted.filter((dim) => dim === null).length !== 1) return [{ type: x?.type, shape: wanted }];
-  const rest = wanted.reduce<number>((total, dim) => (typeof dim === "number" ? total * dim : total), 1);
-  const missing = elementCount(x.shape as number[]) / rest;
-  return [{ type: x.type, shape: wanted.map((dim) => dim ?? (Number.isInteger(missing) ? missing : null)) }];
+  if (x?.shape === undefined || wanted.filter((dim) => dim === null).length !== 1)
+    return [{ type: x?.type, shape: wanted }];
+  const rest = quotient(
+    x.shape,
+    wanted.filter((dim) => dim !== null),
+  );
+  return [{ type: x.type, shape: wanted.map((dim) => dim ?? rest) }];
 };
+
+/** The product of some sizes divided by that of others, equal symbols cancelled; null where it is no single size. */
+function quotient(dims: Shape, divisors: Shape): Dim {
+  const symbols: Dim[] = dims.filter((dim) => typeof dim !== "number");
+  for (const divisor of divisors.filter((dim) => typeof dim !== "number")) {
+    const equal = symbols.indexOf(divisor);
+    if (equal < 0) return null;
+    symbols.splice(equal, 1);
+  }
+  const numbers = (list: Shape): number =>
+    list.reduce<number>((total, dim) => (typeof dim === "number" ? total * dim : total), 1);
+  const share = numbers(dims) / numbers(divisors);
+  if (symbols.length === 0) return Number.isSafeInteger(share) ? share : null;
+  return symbols.length === 1 && share === 1 ? symbols[0]! : null;
+}
 
 const concat: ShapeRow = (node, inputs) => {
   const first = inputs[0]?.shape;

@@ -1,0 +1,50 @@
+// Which values of a graph are constants: initializers, Constant nodes, and whatever is computed from those alone
+// (dequantized, transposed, cast or made by ConstantOfShape). Their shapes and types are known without running anything.
+import { subgraphs } from "../check.ts";
+import { producers } from "../graph.ts";
+import type { Graph, Node } from "../model.ts";
+import type { TensorInfo } from "../shape-row.ts";
+import { inferShapes } from "../shapes.ts";
+
+export interface Constants {
+  /** Type and shape of a constant; undefined for what depends on an input of the graph. */
+  info(name: string | undefined): TensorInfo | undefined;
+  /** The stored value that a constant holds in another form: behind Identity, Transpose, Cast and the like. */
+  source(name: string): string;
+}
+
+/** Operators whose outputs differ from run to run. */
+const random = new Set(
+  "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial Dropout".split(" "),
+);
+
+/** Operators that give their first input's values in another form. */
+const forms = new Set("Identity Transpose Cast CastLike Reshape Squeeze Unsqueeze Flatten DequantizeLinear".split(" "));
+
+export function constantsOf(graph: Graph): Constants {
+  const made = producers(graph);
+  const constants = new Set<string>(graph.initializers.keys());
+  for (const node of graph.nodes) {
+    if (!isComputable(node) || !node.inputs.every((input) => input === "" || constants.has(input))) continue;
+    for (const output of node.outputs) if (output !== "") constants.add(output);
+  }
+  const infos = inferShapes(graph);
+  return {
+    info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
+    source: (name) => {
+      let at = name;
+      for (let node = made.get(at); node !== undefined && forms.has(node.op); node = made.get(at)) {
+        const input = node.inputs[0];
+        if (input === undefined || !constants.has(input)) break;
+        at = input;
+      }
+      return at;
+    },
+  };
+}
+
+function isComputable(node: Node): boolean {
+  if (node.domain === "" && random.has(node.op)) return false;
+  if (node.inputs.length === 0 && (node.domain !== "" || node.op !== "Constant")) return false;
+  return subgraphs(node).length === 0;
+}
