@@ -3,7 +3,7 @@ export default [
   {
     name: "browser entry, without ONNX Runtime",
     path: "dist/index.js",
-    limit: "60 kB",
+    limit: "90 kB",
     modifyEsbuildConfig: (config) => ({ ...config, external: ["#ort", "onnxruntime-*"] }),
   },
 ];
