@@ -8,7 +8,16 @@ import { temporaryFolder } from "./support/folders.ts";
 import { type GoldenRow, goldenCases, goldenScript, loadGolden } from "./support/golden.ts";
 
 /** Every export of every case. */
-const names = ["cnn", "distilbert/base.onnx", "distilbert/base.legacy.onnx", "gpt2", "mlp", "reg"];
+const names = [
+  "cnn",
+  "distilbert/base.onnx",
+  "distilbert/base.legacy.onnx",
+  "gpt2",
+  "mixed/base.onnx",
+  "mixed/base.legacy.onnx",
+  "mlp",
+  "reg",
+];
 
 describe("the golden cases", () => {
   let rows: GoldenRow[];

@@ -55,7 +55,8 @@ export function causalLm(options: CrossEntropyOptions = {}): Loss {
       const rest = g.op("Slice", [labels, one, g.constant("int64", [2 ** 31 - 1]), axis]);
       const first = g.op("Slice", [labels, g.constant("int64", [0]), one, axis]);
       const ignored = g.op("Expand", [g.constant("int64", [ignoreIndex]), g.op("Shape", [first])]);
-      const shifted = g.op("Concat", [rest, ignored], { axis: 1 });
+      // One less and one more: the sum of sizes is not known to be the labels' own, which keeps gradients' shapes static.
+      const shifted = g.op("Reshape", [g.op("Concat", [rest, ignored], { axis: 1 }), g.op("Shape", [labels])]);
       return softmaxCrossEntropy(g, logits, shifted, { ...options, ignoreIndex });
     },
   };
