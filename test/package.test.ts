@@ -137,8 +137,7 @@ describe("the repository", () => {
   });
 
   for (const document of ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]) {
-    it(`has everything that ${document} links to`, (context) => {
-      if (!existsSync(join(root, document))) context.skip(`${document} is not written yet`);
+    it(`has everything that ${document} links to`, () => {
       expect(brokenLinks(document)).toEqual([]);
     });
   }

@@ -15,7 +15,7 @@ import { resizeRules } from "./rules/resize.ts";
 import { shapeRules } from "./rules/shape.ts";
 
 const zeroGradient =
-  "Shape Size ConstantOfShape Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor ArgMax ArgMin Sign Floor Ceil Round IsNaN IsInf NonZero OneHot Hardmax EyeLike RandomNormalLike RandomUniformLike";
+  "Shape Size ConstantOfShape Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor ArgMax ArgMin Sign Floor Ceil Round IsNaN IsInf NonZero Hardmax EyeLike RandomNormalLike RandomUniformLike";
 
 const table: RuleTable = {
   ...activationRules,

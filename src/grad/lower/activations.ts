@@ -34,11 +34,6 @@ export const activationLowerings: LoweringTable = {
     const alpha = scalar(g, floatAttribute(node, "alpha", 1.702));
     end(g, node, "Mul", [x, g.op("Sigmoid", [g.op("Mul", [x, alpha])])]);
   },
-  // a, b = the halves of input + bias; y = a gelu(b)
-  BiasSplitGelu: (node, g) => {
-    const [a, b] = g.ops("Split", [g.op("Add", node.inputs)], 2, { axis: -1, num_outputs: 2 }) as [Value, Value];
-    end(g, node, "Mul", [a, g.op("Mul", [half(g, b), gaussian(g, b)])]);
-  },
 };
 
 /** The activations that FusedGemm names, with the attributes that each takes. */

@@ -93,11 +93,6 @@ export const contribRows: ShapeRows = {
   RotaryEmbedding: same,
   BiasGelu: gelu,
   FastGelu: gelu,
-  BiasSplitGelu: (_, [x]) => {
-    const last = x?.shape?.at(-1);
-    const half = typeof last === "number" ? last / 2 : null;
-    return [{ type: x?.type, shape: x?.shape && [...x.shape.slice(0, -1), half] }];
-  },
   SkipLayerNormalization: skipNormalization,
   SkipSimplifiedLayerNormalization: skipNormalization,
   EmbedLayerNormalization: embedNormalization,

@@ -30,7 +30,6 @@ export function adam(p: usize, g: usize, m: usize, v: usize, count: u32, factors
 }
 
 /** `coupled` is a constant wherever this is inlined, so that a step without L2 decay does not pay for it. */
-// @ts-ignore: decorator
 @inline
 function step(coupled: bool, p: usize, g: usize, m: usize, v: usize, count: u32, factors: usize): void {
   const gradientShare = v128.load_splat<f32>(factors, GRADIENT_SHARE);
@@ -75,7 +74,6 @@ function step(coupled: bool, p: usize, g: usize, m: usize, v: usize, count: u32,
 }
 
 /** What one lane of the loop above does, for the last floats. */
-// @ts-ignore: decorator
 @inline
 function stepOne(coupled: bool, p: usize, g: usize, m: usize, v: usize, factors: usize): void {
   const weight = load<f32>(p);
