@@ -1,7 +1,7 @@
 // All gradient rules, by operator. Three statuses: a rule; zero (the derivative is zero wherever it exists, or the output
 // is no float); no entry: not supported.
 import type { Rule, RuleTable } from "./rule.ts";
-import { activationRules } from "./rules/activations.ts";
+import { activationRules, contribActivationRules } from "./rules/activations.ts";
 import { convRules } from "./rules/conv.ts";
 import { einsumRules } from "./rules/einsum.ts";
 import { elementwiseRules } from "./rules/elementwise.ts";
@@ -34,7 +34,9 @@ const table: RuleTable = {
 };
 
 /** Rules for operators of other domains. */
-const others: Readonly<Record<string, RuleTable>> = { "com.microsoft": contribQuantizedRules };
+const others: Readonly<Record<string, RuleTable>> = {
+  "com.microsoft": { ...contribActivationRules, ...contribQuantizedRules },
+};
 
 /** The rule for an operator of a domain ("" is ONNX's own), "zero", or undefined when it is not supported. */
 export function gradientRule(domain: string, op: string): Rule | "zero" | undefined {

@@ -3,9 +3,10 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model, ValueInfo } from "../onnx/model.ts";
-import { writeModelParts } from "../onnx/write.ts";
+import { type ModelParts, writeModelParts } from "../onnx/write.ts";
 import { elementCount, type Tensor, type TensorType } from "../tensor.ts";
 import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
+import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
 
 /** Where a model runs. `wasm` and `webgpu` are for browsers; `webgpu` and `cuda` also run in Node.js where there is a GPU. */
@@ -57,17 +58,36 @@ export interface BoundRun {
  */
 export async function openSession(model: Model | Uint8Array, options: OpenOptions = {}): Promise<Session> {
   const ort = await loadOrt();
-  const isModel = !(model instanceof Uint8Array);
-  const guarded = isModel && options.forBinding && (await leavesOutputsInPlace(ort)) ? withGuard(model) : undefined;
-  const { bytes, data } = isModel ? writeModelParts(guarded?.model ?? model) : { bytes: model, data: new Map() };
+  const { bytes, data, guard, isLean = false } = await prepare(ort, model, options);
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options), externalData });
+    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options, isLean), externalData });
     weightsOf.set(session, data);
-    return new OrtSession(ort, session, isModel ? model.graph.inputs : [], guarded?.guard);
+    return new OrtSession(ort, session, model instanceof Uint8Array ? [] : model.graph.inputs, guard);
   } catch (cause) {
     throw runtimeError(`the runtime refused the model (device ${options.device ?? "default"})`, cause);
   }
+}
+
+/** A model as the runtime gets it. */
+interface Prepared extends ModelParts {
+  readonly guard?: string;
+  /** The model is large: nothing of it is to be held twice (see lean.ts). */
+  readonly isLean?: boolean;
+}
+
+async function prepare(
+  ort: Ort,
+  model: Model | Uint8Array,
+  { forBinding = false, device }: OpenOptions,
+): Promise<Prepared> {
+  if (model instanceof Uint8Array) return { bytes: model, data: new Map() };
+  if (!forBinding) return writeModelParts(model);
+  const isLean = runsOnCpu(device) && isLarge(model);
+  const lean = isLean ? withoutTransposes(model) : model;
+  if (!(await leavesOutputsInPlace(ort))) return { ...writeModelParts(lean), isLean };
+  const guarded = withGuard(lean);
+  return { ...writeModelParts(guarded.model), guard: guarded.guard, isLean };
 }
 
 /** The weights' memory, which the runtime may go on reading from: kept for as long as the session. */
@@ -84,7 +104,15 @@ export async function checkDevice(options: SessionOptions): Promise<void> {
   await session.dispose();
 }
 
-function sessionOptions(ort: Ort, { device, threads }: SessionOptions): InferenceSession.SessionOptions {
+function runsOnCpu(device: Device | undefined): boolean {
+  return device === undefined || device === "cpu" || device === "wasm";
+}
+
+function sessionOptions(
+  ort: Ort,
+  { device, threads }: SessionOptions,
+  isLean: boolean,
+): InferenceSession.SessionOptions {
   const isWeb = ort.env.versions.node === undefined;
   if (isWeb && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
   return {
@@ -95,7 +123,9 @@ function sessionOptions(ort: Ort, { device, threads }: SessionOptions): Inferenc
     logSeverityLevel: 4,
     ...(threads !== undefined && { intraOpNumThreads: threads }),
     // Gradients that die out become denormals, which cost a hundred times an ordinary operation.
-    extra: { session: { set_denormal_as_zero: "1" } },
+    extra: { session: { set_denormal_as_zero: "1", ...(isLean && { disable_prepacking: "1" }) } },
+    // A planned layout of activations holds all of them at once, beside the arena that the first run has filled.
+    ...(isLean && { enableMemPattern: false }),
   };
 }
 

@@ -7,6 +7,7 @@ import { inferShapes } from "../../onnx/shapes.ts";
 import { withLateWeights } from "../late-weights.ts";
 import { findPath, pathFaults } from "../path.ts";
 import { joinDynamicQuantization } from "./dynamic-quantization.ts";
+import { joinGelus } from "./join-gelu.ts";
 import { loweringOf } from "./table.ts";
 
 /**
@@ -27,7 +28,7 @@ export function lower(model: Model): Model {
  * @throws LowrankError "model" that lists every node in the way with neither lowering nor gradient rule.
  */
 export function lowerPath(given: Model, parameters: readonly Value[], targets: readonly Value[]): Model {
-  const model = withLateWeights(joinDynamicQuantization(given));
+  const model = withLateWeights(joinGelus(joinDynamicQuantization(given)));
   const infos = inferShapes(model.graph);
   const typeOf = (value: Value) => infos.get(value)?.type;
   const path = findPath(model.graph, typeOf, new Set(parameters), new Set(targets));

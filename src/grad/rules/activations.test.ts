@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { float } from "../../onnx/builder.ts";
 import type { CheckedInput } from "../testing/check.ts";
 import { type Case, dims, gradientsOf, op, testRules, within } from "../testing/rules.ts";
-import { activationRules } from "./activations.ts";
+import { activationRules, contribActivationRules } from "./activations.ts";
 
 const point = (...values: number[]): CheckedInput[] => [{ dims: [values.length], values }];
 /** Values on both sides of a kink at 0, none nearer than the differences' steps. */
@@ -106,6 +106,20 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
 };
 
 testRules(activationRules, cases);
+
+const contrib =
+  (operator: string): Case[1] =>
+  (g, inputs) =>
+    g.op(operator, [...inputs], {}, { domain: "com.microsoft" });
+
+testRules(contribActivationRules, {
+  Gelu: [["", contrib("Gelu"), dims([2, 3])]],
+  BiasGelu: [["", contrib("BiasGelu"), dims([2, 3], [3])]],
+  FastGelu: [
+    ["", contrib("FastGelu"), dims([2, 3])],
+    ["with a bias", contrib("FastGelu"), dims([2, 3], [3])],
+  ],
+});
 
 // torch.autograd's values (2.13) for the same points, the gradient of the output being ones.
 describe("at kinks and ties the gradient is PyTorch's", () => {

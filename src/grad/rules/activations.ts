@@ -68,13 +68,9 @@ export const activationRules: RuleTable = {
     const falling = mul(g, d, add(g, div(g, y, alpha), scalar(g, 1, x)));
     return where(g, g.op("Greater", [x, scalar(g, 0, x)]), d, falling);
   }),
-  // y = x P, P = (1 + erf(x / sqrt 2)) / 2; y' = P + x e^(-x^2 / 2) / sqrt(2 pi). As "tanh": geluTanh
   Gelu: unary((x, _y, d, g, node) => {
-    if (stringAttribute(node, "approximate", "none") === "tanh") return mul(g, d, geluTanh(x, g));
-    const erf = g.op("Erf", [mul(g, x, scalar(g, Math.SQRT1_2, x))]);
-    const share = mul(g, scalar(g, 0.5, x), add(g, scalar(g, 1, x), erf));
-    const bell = g.op("Exp", [mul(g, scalar(g, -0.5, x), square(g, x))]);
-    return mul(g, d, add(g, share, mul(g, x, mul(g, bell, scalar(g, 1 / Math.sqrt(2 * Math.PI), x)))));
+    const isTanh = stringAttribute(node, "approximate", "none") === "tanh";
+    return mul(g, d, isTanh ? geluTanh(x, g) : geluErf(x, g));
   }),
   // y = x / (1 + |x|); y' = 1 / (1 + |x|)^2
   Softsign: over((x, _y, g, number) => square(g, add(g, number(1), g.op("Abs", [x])))),
@@ -136,16 +132,41 @@ export const activationRules: RuleTable = {
   CastLike: single(({ inputs: [x] }, d, g) => [inTypeOf(g, d, x!), null]),
 };
 
-/** y = x (1 + t) / 2, t = tanh(u), u = c (x + k x^3); y' = (1 + t + x (1 - t^2) c (1 + 3 k x^2)) / 2 (Hendrycks & Gimpel 2016) */
+/** Rules of the domain com.microsoft: what the runtime fuses, and join-gelu.ts joins. */
+export const contribActivationRules: RuleTable = {
+  Gelu: biased(geluErf),
+  BiasGelu: biased(geluErf),
+  FastGelu: biased(geluTanh),
+};
+
+/** y = f(x + bias), the bias left out or not; dx = dbias = d f' */
+function biased(derivative: (x: Value, g: GraphBuilder) => Value): Rule {
+  return single(({ inputs: [x, bias] }, d, g) => {
+    const dx = mul(g, d, derivative(bias ? add(g, x!, bias) : x!, g));
+    return [dx, bias ? dx : null];
+  });
+}
+
+/** y = x P, P = (1 + erf(x / sqrt 2)) / 2; y' = P + x e^(-x^2 / 2) / sqrt(2 pi) */
+function geluErf(x: Value, g: GraphBuilder): Value {
+  const number = (value: number): Value => scalar(g, value, x);
+  const erf = g.op("Erf", [mul(g, x, number(Math.SQRT1_2))]);
+  const share = mul(g, number(0.5), add(g, number(1), erf));
+  const bell = g.op("Exp", [mul(g, number(-0.5), square(g, x))]);
+  return add(g, share, mul(g, x, mul(g, bell, number(1 / Math.sqrt(2 * Math.PI)))));
+}
+
+/**
+ * y = x (1 + tanh(u)) / 2 = x s, s = sigmoid(2 u), 2 u = x p, p = 2 c (1 + k x^2) (Hendrycks & Gimpel 2016);
+ * y' = s + x s (1 - s) 2 u' = s (1 + (1 - s) x (3 p - 4 c))
+ */
 function geluTanh(x: Value, g: GraphBuilder): Value {
   const number = (value: number): Value => scalar(g, value, x);
   const [c, k] = [Math.sqrt(2 / Math.PI), 0.044715];
-  const squared = square(g, x);
-  const u = mul(g, x, add(g, number(c), mul(g, number(c * k), squared)));
-  const t = g.op("Tanh", [u]);
-  const inner = mul(g, x, add(g, number(c), mul(g, number(3 * c * k), squared)));
-  const sum = add(g, add(g, number(1), t), mul(g, inner, sub(g, number(1), square(g, t))));
-  return mul(g, number(0.5), sum);
+  const p = add(g, number(2 * c), mul(g, number(2 * c * k), square(g, x)));
+  const s = g.op("Sigmoid", [mul(g, x, p)]);
+  const inner = mul(g, x, sub(g, mul(g, number(3), p), number(4 * c)));
+  return mul(g, s, add(g, number(1), mul(g, sub(g, number(1), s), inner)));
 }
 
 const between = (g: GraphBuilder, x: Value, low: Value, high: Value): Value =>
