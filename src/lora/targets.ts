@@ -2,6 +2,7 @@
 // a list entry matches a path that equals it or ends in `.` + it; a string is a regular expression matched in full;
 // "all-linear" is every Linear but the output embedding and, for sequence classification, the head.
 import { LowrankError, throwFaults } from "../errors.ts";
+import { nearest } from "../nearest.ts";
 import type { Site } from "../onnx/sites.ts";
 import type { AdapterConfig } from "./config.ts";
 import { backtracking, patternFault } from "./scale.ts";
@@ -84,24 +85,5 @@ function matcher(pattern: readonly string[] | string, option: string): (path: st
 }
 
 function nearestText(entry: string, paths: readonly string[]): string {
-  const wanted = entry.slice(0, 100); // distances take length x length
-  const ranked = paths.map((path) => ({ path, distance: editDistance(wanted, path.slice(-wanted.length - 2)) }));
-  ranked.sort((a, b) => a.distance - b.distance);
-  return `nearest: ${ranked
-    .slice(0, 5)
-    .map(({ path }) => path)
-    .join(", ")}`;
-}
-
-/** Levenshtein 1966, by rows. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length]!;
+  return `nearest: ${nearest(entry, paths, 5).join(", ")}`;
 }
