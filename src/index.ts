@@ -7,6 +7,7 @@ export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.t
 export { attachLora } from "./lora/attach.ts";
 export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
+export { type HeadOptions, labelsOfModel, type Pooling, withHead } from "./lora/head.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
 export {
   createModel,
