@@ -28,6 +28,15 @@ export { createRandom, type Random, type RandomState } from "./random.ts";
 export type { Device, SessionOptions } from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
 export {
+  type BatchesOfOptions,
+  batchesOf,
+  type DataPosition,
+  type DataSource as BatchSource,
+  type JsonValue,
+  type PositionedBatch,
+  startPosition,
+} from "./train/data-source.ts";
+export {
   type Gradcheck,
   type GradcheckOptions,
   type GradcheckRow,
@@ -57,15 +66,35 @@ export {
   smoothL1,
 } from "./train/losses.ts";
 export {
+  type AboutParameter,
+  type AdafactorOptions,
   type AdamOptions,
+  adafactor,
   adam,
   adamw,
+  type LionOptions,
+  lion,
   type NamedArrays,
   type Optimizer,
   type OptimizerState,
+  type SgdOptions,
+  sgd,
 } from "./train/optimizers.ts";
 export { randomInputs } from "./train/random-inputs.ts";
-export { constant, type Schedule } from "./train/schedules.ts";
+export {
+  constant,
+  cosine,
+  linear,
+  type MetricSchedule,
+  type OneCycleOptions,
+  oneCycle,
+  type PlateauOptions,
+  type PlateauState,
+  plateau,
+  type Schedule,
+  sequence,
+  warmup,
+} from "./train/schedules.ts";
 export type { Batch } from "./train/step.ts";
 export {
   type GradientStatus,
