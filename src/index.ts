@@ -27,6 +27,8 @@ export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";
 export type { Device, SessionOptions } from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
+export type { EmaOptions } from "./train/averaging.ts";
+export { type Checkpoint, type CheckpointState, readCheckpoint, writeCheckpoint } from "./train/checkpoint.ts";
 export {
   type BatchesOfOptions,
   batchesOf,
@@ -36,6 +38,15 @@ export {
   type PositionedBatch,
   startPosition,
 } from "./train/data-source.ts";
+export type {
+  EarlyStopping,
+  EvaluationData,
+  EvaluationOptions,
+  EvaluationRecord,
+  Every,
+  StoppingState,
+  Watched,
+} from "./train/evaluation.ts";
 export {
   type Gradcheck,
   type GradcheckOptions,
@@ -65,6 +76,7 @@ export {
   type PairOptions,
   smoothL1,
 } from "./train/losses.ts";
+export { type AccuracyOptions, accuracy, type Counted, type Metric } from "./train/metrics.ts";
 export {
   type AboutParameter,
   type AdafactorOptions,
@@ -105,5 +117,17 @@ export {
   type ValueSummary,
   type Verdict,
 } from "./train/support.ts";
-export { type Batches, type History, type StepProgress, type TrainOptions, train, trainAll } from "./train/train.ts";
+export {
+  type Batches,
+  type BestOf,
+  type EvaluationProgress,
+  type History,
+  type StepProgress,
+  type Trained,
+  type TrainedWeights,
+  type TrainingData,
+  type TrainOptions,
+  train,
+  trainAll,
+} from "./train/train.ts";
 export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";

@@ -15,6 +15,7 @@ export {
   type Optimizer,
   type OptimizerState,
   restoreState,
+  stateFaults,
   stateLengths,
 } from "./optimizers/optimizer.ts";
 export { type SgdOptions, sgd } from "./optimizers/sgd.ts";
