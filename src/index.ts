@@ -28,6 +28,26 @@ export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";
 export type { Device, SessionOptions } from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
+export type { EmaOptions } from "./train/averaging.ts";
+export { type Checkpoint, type CheckpointState, readCheckpoint, writeCheckpoint } from "./train/checkpoint.ts";
+export {
+  type BatchesOfOptions,
+  batchesOf,
+  type DataPosition,
+  type DataSource as BatchSource,
+  type JsonValue,
+  type PositionedBatch,
+  startPosition,
+} from "./train/data-source.ts";
+export type {
+  EarlyStopping,
+  EvaluationData,
+  EvaluationOptions,
+  EvaluationRecord,
+  Every,
+  StoppingState,
+  Watched,
+} from "./train/evaluation.ts";
 export {
   type Gradcheck,
   type GradcheckOptions,
@@ -57,16 +77,37 @@ export {
   type PairOptions,
   smoothL1,
 } from "./train/losses.ts";
+export { type AccuracyOptions, accuracy, type Counted, type Metric } from "./train/metrics.ts";
 export {
+  type AboutParameter,
+  type AdafactorOptions,
   type AdamOptions,
+  adafactor,
   adam,
   adamw,
+  type LionOptions,
+  lion,
   type NamedArrays,
   type Optimizer,
   type OptimizerState,
+  type SgdOptions,
+  sgd,
 } from "./train/optimizers.ts";
 export { randomInputs } from "./train/random-inputs.ts";
-export { constant, type Schedule } from "./train/schedules.ts";
+export {
+  constant,
+  cosine,
+  linear,
+  type MetricSchedule,
+  type OneCycleOptions,
+  oneCycle,
+  type PlateauOptions,
+  type PlateauState,
+  plateau,
+  type Schedule,
+  sequence,
+  warmup,
+} from "./train/schedules.ts";
 export type { Batch } from "./train/step.ts";
 export {
   type GradientStatus,
@@ -77,5 +118,17 @@ export {
   type ValueSummary,
   type Verdict,
 } from "./train/support.ts";
-export { type Batches, type History, type StepProgress, type TrainOptions, train, trainAll } from "./train/train.ts";
+export {
+  type Batches,
+  type BestOf,
+  type EvaluationProgress,
+  type History,
+  type StepProgress,
+  type Trained,
+  type TrainedWeights,
+  type TrainingData,
+  type TrainOptions,
+  train,
+  trainAll,
+} from "./train/train.ts";
 export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";

@@ -31,6 +31,8 @@ export interface Kernels {
   readonly factors: Float32Array;
   /** See kernels/optimizer.as.ts. */
   readonly adam: (p: number, g: number, m: number, v: number, count: number, factors: number) => void;
+  /** The sum of the squares of `count` floats. */
+  readonly squares: (x: number, count: number) => number;
 }
 
 /** Every array starts on a boundary of so many floats: 64 bytes, a cache line, and what the runtime's kernels like. */
@@ -116,6 +118,7 @@ function createRegion(capacity: number): Region | undefined {
       kernels: {
         factors: new Float32Array(buffer, 0, first),
         adam: instance.exports.adam as Kernels["adam"],
+        squares: instance.exports.squares as Kernels["squares"],
       },
       lengths,
       view(start, length) {

@@ -11,4 +11,4 @@ export {
   smoothL1,
 } from "./losses/elementwise.ts";
 export { type ContrastiveOptions, contrastive, cosineEmbedding, type PairOptions } from "./losses/embedding.ts";
-export { checkClasses, type LabelInfo, type Loss, type LossNodes, labelsOf } from "./losses/loss.ts";
+export { checkClasses, type LabelInfo, type Loss, type LossNodes, labelsOf, weightOf } from "./losses/loss.ts";

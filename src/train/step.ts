@@ -6,7 +6,7 @@ import { type BoundRun, openSession, type Session, type SessionOptions } from ".
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 import { type Arena, createArena } from "./arena.ts";
 import type { Loss } from "./losses.ts";
-import type { NamedArrays, Optimizer } from "./optimizers.ts";
+import { type NamedArrays, type Optimizer, stateLengths } from "./optimizers.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
 /** Inputs by name, and labels. A step reads it and is done with it: the same buffers may be filled again for the next. */
@@ -36,13 +36,14 @@ export interface TrainingStep {
 export async function compileStep(
   adapted: AdaptedModel,
   loss: Loss,
-  optimizer: Pick<Optimizer, "slots"> | null,
+  optimizer: Pick<Optimizer, "slots" | "slotLength"> | null,
   options: SessionOptions = {},
 ): Promise<TrainingStep> {
   const graph = buildStepGraph(adapted, loss);
   const session = await openSession(graph.model, { ...options, forBinding: true });
   try {
-    return new CompiledStep(adapted, graph, session, optimizer?.slots.length ?? 0);
+    const shapes = adapted.parameters.map(({ dims }) => dims);
+    return new CompiledStep(adapted, graph, session, optimizer === null ? [] : stateLengths(optimizer, shapes));
   } catch (error) {
     await session.dispose();
     throw error;
@@ -62,13 +63,13 @@ class CompiledStep implements TrainingStep {
   readonly #loss = new Float32Array(1);
   #bound: BoundRun | undefined;
 
-  constructor(adapted: AdaptedModel, graph: StepGraph, session: Session, slots: number) {
+  constructor(adapted: AdaptedModel, graph: StepGraph, session: Session, state: readonly number[]) {
     this.#graph = graph;
     this.#session = session;
     const own = new Set([graph.labels, ...adapted.parameters.map(({ key }) => key)]);
     this.#names = session.inputs.filter((name) => !own.has(name));
     const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
-    this.arena = createArena(Array.from({ length: 2 + slots }, () => lengths).flat());
+    this.arena = createArena([...lengths, ...lengths, ...state]);
     this.parameters = allocate(this.arena, adapted, lengths);
     this.gradients = allocate(this.arena, adapted, lengths);
     this.#results = new Map([[graph.loss, tensor("float32", [], this.#loss)]]);

@@ -1,28 +1,34 @@
-// The trainer. It knows no difference between an adapter and a whole model: it runs steps over batches and lets an
-// optimizer change the parameters in place.
-import { LowrankError } from "../errors.ts";
+// The trainer: what can be asked of it, and what it gives back. The loop itself is in loop.ts.
+import { throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { currentWeights } from "../lora/full.ts";
 import { initAdapter } from "../lora/init.ts";
 import { scaleOf } from "../lora/scale.ts";
+import type { Random } from "../random.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
+import type { EmaOptions } from "./averaging.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { isDataSource } from "./data-source.ts";
+import {
+  type EarlyStopping,
+  type EvaluationOptions,
+  type EvaluationRecord,
+  type Every,
+  everyFaults,
+  openEvaluator,
+  watchedMetric,
+} from "./evaluation.ts";
+import type { TrainingData } from "./feed.ts";
+import { type LoopState, type Run, runLoop, startState } from "./loop.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
-import { constant, type Schedule } from "./schedules.ts";
-import {
-  type Batch,
-  compileStep,
-  copyParameters,
-  loadParameters,
-  parameterFaults,
-  type TrainingStep,
-  throwMisfits,
-} from "./step.ts";
+import { asTensors, restoreCheckpoint } from "./resume.ts";
+import { constant, isMetricSchedule, type MetricSchedule, type Schedule } from "./schedules.ts";
+import { compileStep, copyParameters, loadParameters, parameterFaults, throwMisfits } from "./step.ts";
 
-/** Batches in the order of training; training ends with them. The same object may be filled again for each. */
-export type Batches = Iterable<Batch> | AsyncIterable<Batch>;
+export type { Batches, TrainingData } from "./feed.ts";
 
 export interface TrainOptions extends SessionOptions {
   /** Default: cross entropy on the first output. */
@@ -30,13 +36,38 @@ export interface TrainOptions extends SessionOptions {
   /** Default: Adam. */
   readonly optimizer?: Optimizer;
   /** A number, or a schedule. Default 0.001. */
-  readonly learningRate?: number | Schedule;
-  /** At most this many steps; default: as many as there are batches. */
+  readonly learningRate?: number | Schedule | MetricSchedule;
+  /** A parameter's own learning rate is the step's times this, by its key (1: the same). */
+  readonly learningRateFactor?: (key: string) => number;
+  /** At most this many steps in all, those before `resume` included; default: as many as the data gives. */
   readonly steps?: number;
+  /** Passes over the data; default 1, or as many as `steps` takes where the data has passes without end. */
+  readonly epochs?: number;
+  /** Batches that make up one step, weighted as one batch that holds them all; the last of a pass may be fewer. Default 1. */
+  readonly accumulate?: number;
+  /** Gradients whose norm, taken over all of them, is larger are shortened to it. Default: never. */
+  readonly clipNorm?: number;
+  /** Look for NaN and infinity in the gradients of each step; costs a pass over them. Default: for adapters alone. */
+  readonly checkGradients?: boolean;
+  /** Keep a moving average of the parameters; evaluations are of it then. */
+  readonly ema?: EmaOptions;
+  readonly evaluation?: EvaluationOptions;
+  /** End training when the watched metric (`evaluation.best`) gets no better. */
+  readonly earlyStopping?: EarlyStopping;
+  /** Checkpoints as training goes on, and at its end; default: after each pass. Training waits for `save`. */
+  readonly checkpoint?: { readonly every?: Every; save(checkpoint: Checkpoint): void | Promise<void> };
+  /** Go on from here, with the same model, data and options: the end is the same, bit for bit. */
+  readonly resume?: Checkpoint;
+  /** Generators that a source draws from beyond its position: checkpoints hold their states, and nothing is prefetched. */
+  readonly random?: Readonly<Record<string, Random>>;
+  /** Ask a source for its next batch while the present one is run. Default true. */
+  readonly prefetch?: boolean;
   /** Stops between two steps; what was learnt until then is returned, with `history.stopped`. */
   readonly signal?: AbortSignal;
   /** Called after each step. Keep it short: training waits for it. */
   readonly onStep?: (progress: StepProgress) => void;
+  /** Called after each evaluation; training waits for it. */
+  readonly onEvaluation?: (evaluation: EvaluationProgress) => void | Promise<void>;
   /** Seed of a fresh adapter; default 0. */
   readonly seed?: number;
 }
@@ -46,35 +77,75 @@ export interface StepProgress {
   readonly step: number;
   readonly loss: number;
   readonly learningRate: number;
+  /** Of all gradients, before clipping; where it was taken. */
+  readonly gradientNorm?: number;
+}
+
+export interface EvaluationProgress extends EvaluationRecord {
+  /** Whether it is the best so far. */
+  readonly best: boolean;
 }
 
 export interface History {
   /** The loss of each step, before its update. */
   readonly losses: Float32Array;
+  readonly evaluations: readonly EvaluationRecord[];
   /** Whether `signal` ended it. */
   readonly stopped: boolean;
-  /** Time in steps, in seconds; what came before (building, loading) is not in it. */
+  /** What ended it: the data, `steps`, `signal`, or the patience of early stopping. */
+  readonly end: "data" | "steps" | "signal" | "patience";
+  /** Time in steps, in seconds, since training was begun or resumed; what came before (building, loading) is not in it. */
   readonly seconds: number;
+}
+
+/** The best evaluation of a run, and T: what was evaluated. */
+export type BestOf<T> = T & { readonly metric: string; readonly value: number; readonly step: number };
+
+export interface Trained {
+  /** As it was after the last step. */
+  readonly adapter: Adapter;
+  /** At the best evaluation; null without evaluations. */
+  readonly best: BestOf<{ readonly adapter: Adapter }> | null;
+  /** The moving average; null without `ema`. */
+  readonly averaged: Adapter | null;
+  readonly history: History;
+}
+
+export interface TrainedWeights {
+  /** As they were after the last step, by name. */
+  readonly tensors: Map<string, Tensor>;
+  /** At the best evaluation; null without evaluations. */
+  readonly best: BestOf<{ readonly tensors: ReadonlyMap<string, Tensor> }> | null;
+  /** The moving average; null without `ema`. */
+  readonly averaged: ReadonlyMap<string, Tensor> | null;
+  readonly history: History;
 }
 
 /**
  * Trains an adapter.
  *
  * @param options.adapter where to start; default: `initAdapter`.
- * @throws LowrankError "config" for bad options, "adapter" for one that does not fit, "data" for batches that do not fit or a
- * loss that is not finite.
+ * @throws LowrankError "config" for bad options, "adapter" for one that does not fit, "data" for batches that do not fit, or a
+ * loss, gradient or evaluation that is not finite.
  * @example
  * const { adapter, history } = await train(attachLora(model, { r: 8 }), batches, { learningRate: 1e-3 });
  */
 export async function train(
   adapted: AdaptedModel,
-  data: Batches,
+  data: TrainingData,
   options: TrainOptions & { readonly adapter?: Adapter } = {},
-): Promise<{ adapter: Adapter; history: History }> {
+): Promise<Trained> {
   const start = options.adapter ?? initAdapter(adapted, options).adapter;
   throwMisfits([...parameterFaults(adapted, start.tensors), ...scaleFaults(adapted, start.config)]);
-  const { tensors, history } = await runTraining(adapted, start.tensors, data, options);
-  return { adapter: { config: start.config, tensors }, history };
+  const result = await runTraining(adapted, start.tensors, data, { checkGradients: true, ...options });
+  const { tensors, best, averaged, history } = result;
+  const adapterOf = (values: ReadonlyMap<string, Tensor>): Adapter => ({ config: start.config, tensors: values });
+  return {
+    adapter: adapterOf(tensors),
+    best: best && { metric: best.metric, value: best.value, step: best.step, adapter: adapterOf(best.tensors) },
+    averaged: averaged && adapterOf(averaged),
+    history,
+  };
 }
 
 /**
@@ -84,9 +155,9 @@ export async function train(
  */
 export async function trainAll(
   adapted: AdaptedModel,
-  data: Batches,
+  data: TrainingData,
   options: TrainOptions = {},
-): Promise<{ tensors: Map<string, Tensor>; history: History }> {
+): Promise<TrainedWeights> {
   return runTraining(adapted, currentWeights(adapted), data, options);
 }
 
@@ -103,53 +174,80 @@ function scaleFaults(adapted: AdaptedModel, config: AdapterConfig): string[] {
 async function runTraining(
   adapted: AdaptedModel,
   start: ReadonlyMap<string, Tensor>,
-  data: Batches,
+  data: TrainingData,
   options: TrainOptions,
-): Promise<{ tensors: Map<string, Tensor>; history: History }> {
-  const { steps = 0 } = options;
-  if (!(steps >= 0) || !(Number.isInteger(steps) || steps === Number.POSITIVE_INFINITY)) {
-    throw new LowrankError("config", `steps: expected a whole number of 0 or more, got ${steps}`);
-  }
-  const optimizer = options.optimizer ?? adam();
-  const step = await compileStep(adapted, options.loss ?? crossEntropy(), optimizer, options);
+): Promise<TrainedWeights> {
+  throwFaults("config", "train", optionFaults(data, options));
+  const { learningRate = 0.001, optimizer = adam(), loss = crossEntropy() } = options;
+  const schedule = typeof learningRate === "number" ? constant(learningRate) : learningRate;
+  const evaluator =
+    options.evaluation === undefined ? null : await openEvaluator(adapted, loss, options.evaluation, options);
   try {
-    loadParameters(step, adapted, start);
-    const history = await loop(step, optimizer, data, options);
-    return { tensors: copyParameters(step, adapted), history };
+    const step = await compileStep(adapted, loss, optimizer, options);
+    try {
+      loadParameters(step, adapted, start);
+      const run: Run = { adapted, step, loss, optimizer, learningRate: schedule, evaluator, options };
+      const state = startState(run);
+      if (options.resume !== undefined) restoreCheckpoint(run, state, options.resume);
+      const history = await runLoop(run, state, data);
+      return resultOf(run, state, history);
+    } finally {
+      await step.dispose();
+    }
   } finally {
-    await step.dispose();
+    await evaluator?.dispose();
   }
 }
 
-async function loop(step: TrainingStep, optimizer: Optimizer, data: Batches, options: TrainOptions): Promise<History> {
-  const { learningRate = 0.001, steps = Number.POSITIVE_INFINITY, signal, onStep } = options;
-  const schedule = typeof learningRate === "number" ? constant(learningRate) : learningRate;
-  const state = optimizer.init(step.parameters, step.arena);
-  const losses: number[] = [];
-  let stopped = false;
-  const begun = performance.now();
-  if (steps > 0) {
-    for await (const batch of data) {
-      stopped = signal?.aborted === true;
-      if (stopped) break;
-      const loss = await step.run(batch);
-      if (!Number.isFinite(loss)) {
-        throw new LowrankError(
-          "data",
-          `step ${losses.length + 1}: the loss is ${loss}; look for NaN in the batch, or lower the learning rate`,
-        );
-      }
-      const rate = schedule(losses.length);
-      optimizer.update(step.parameters, step.gradients, state, rate);
-      losses.push(loss);
-      onStep?.({ step: losses.length, loss, learningRate: rate });
-      // Before the next batch is asked for: it may be long in coming.
-      if (losses.length >= steps) break;
+function resultOf({ adapted, step }: Run, { best, average }: LoopState, history: History): TrainedWeights {
+  return {
+    tensors: copyParameters(step, adapted),
+    best: best && { metric: best.metric, value: best.value, step: best.step, tensors: best.parameters },
+    averaged: average && asTensors(adapted, average.values),
+    history,
+  };
+}
+
+/** All that can be said against options before anything is compiled. */
+function optionFaults(data: TrainingData, options: TrainOptions): string[] {
+  const { steps = 0, epochs = 1, accumulate = 1, clipNorm = 1, learningRate = 1 } = options;
+  const faults: string[] = [];
+  if (!(steps >= 0) || !(Number.isInteger(steps) || steps === Number.POSITIVE_INFINITY)) {
+    faults.push(`steps: expected a whole number of 0 or more, got ${steps}`);
+  }
+  if (!(epochs >= 0) || !(Number.isInteger(epochs) || epochs === Number.POSITIVE_INFINITY)) {
+    faults.push(`epochs: expected a whole number of 0 or more, got ${epochs}`);
+  }
+  if (!(Number.isSafeInteger(accumulate) && accumulate >= 1)) {
+    faults.push(`accumulate: expected a whole number of 1 or more, got ${accumulate}`);
+  }
+  if (!(clipNorm > 0)) faults.push(`clipNorm: expected a number above 0, got ${clipNorm}`);
+  if (options.checkpoint !== undefined) faults.push(...everyFaults("checkpoint", options.checkpoint.every ?? {}));
+  if (options.random !== undefined && !isDataSource(data)) {
+    faults.push("random: expected a source of data that can be entered anywhere, got batches to be gone over again");
+  }
+  return [...faults, ...evaluationFaults(options, learningRate)];
+}
+
+function evaluationFaults(
+  { evaluation, earlyStopping }: TrainOptions,
+  learningRate: number | Schedule | MetricSchedule,
+): string[] {
+  const faults = everyFaults("evaluation", evaluation?.every ?? {});
+  const { patience = 0, minDelta = 0 } = earlyStopping ?? {};
+  if (!(Number.isSafeInteger(patience) && patience >= 0)) {
+    faults.push(`earlyStopping: patience: expected a whole number of 0 or more, got ${patience}`);
+  }
+  if (!(minDelta >= 0)) faults.push(`earlyStopping: minDelta: expected 0 or more, got ${minDelta}`);
+  if (evaluation === undefined) {
+    const needs = "expected an evaluation to watch, got none; give `evaluation`";
+    if (earlyStopping !== undefined) faults.push(`earlyStopping: ${needs}`);
+    if (isMetricSchedule(learningRate)) faults.push(`learningRate: ${needs}`);
+  } else if (isMetricSchedule(learningRate)) {
+    const { metric, mode } = watchedMetric(evaluation);
+    if (learningRate.mode !== mode) {
+      faults.push(`learningRate: expected a plateau of mode ${mode}, as ${metric} has, got ${learningRate.mode}`);
     }
   }
-  return {
-    losses: Float32Array.from(losses),
-    stopped,
-    seconds: (performance.now() - begun) / 1000,
-  };
+  return faults;
 }

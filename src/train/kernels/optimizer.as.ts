@@ -29,6 +29,31 @@ export function adam(p: usize, g: usize, m: usize, v: usize, count: u32, factors
   }
 }
 
+/**
+ * The sum of the squares of `count` floats at `x`, in double, in four sums that take turns: as squaresTwin in ../gradients.ts.
+ * Change one, and change the other.
+ */
+export function squares(x: usize, count: u32): f64 {
+  let even = f64x2.splat(0);
+  let odd = f64x2.splat(0);
+  for (; count >= 4; count -= 4) {
+    const values = v128.load(x);
+    const low = f64x2.promote_low_f32x4(values);
+    const high = f64x2.promote_low_f32x4(v128.shuffle<f32>(values, values, 2, 3, 2, 3));
+    even = f64x2.add(even, f64x2.mul(low, low));
+    odd = f64x2.add(odd, f64x2.mul(high, high));
+    x += 16;
+  }
+  const both = f64x2.add(even, odd);
+  let sum = f64x2.extract_lane(both, 0) + f64x2.extract_lane(both, 1);
+  for (; count > 0; count -= 1) {
+    const value = f64(load<f32>(x));
+    sum += value * value;
+    x += 4;
+  }
+  return sum;
+}
+
 /** `coupled` is a constant wherever this is inlined, so that a step without L2 decay does not pay for it. */
 @inline
 function step(coupled: bool, p: usize, g: usize, m: usize, v: usize, count: u32, factors: usize): void {

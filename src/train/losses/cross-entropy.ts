@@ -3,7 +3,7 @@
 import { LowrankError } from "../../errors.ts";
 import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import { tensor } from "../../tensor.ts";
-import { checkNumber, type Loss, type LossNodes, total } from "./loss.ts";
+import { checkNumber, countLabels, type Loss, type LossNodes, total } from "./loss.ts";
 
 export interface CrossEntropyOptions {
   readonly output?: string;
@@ -30,6 +30,7 @@ export function crossEntropy(options: CrossEntropyOptions = {}): Loss {
     labels: "int64",
     ignoreIndex,
     output,
+    weigh: (labels) => countLabels(labels, ignoreIndex, options.classWeights),
     build: (g, logits, labels) => softmaxCrossEntropy(g, logits, labels, { ...options, ignoreIndex }),
   };
 }
@@ -49,6 +50,7 @@ export function causalLm(options: CrossEntropyOptions = {}): Loss {
     labels: "int64",
     ignoreIndex,
     output,
+    weigh: (labels) => countLabels(labels, ignoreIndex, options.classWeights, true),
     build: (g, logits, labels) => {
       // Labels move one to the left instead of cutting the logits, which are the largest tensor of the step.
       const [one, axis] = [g.constant("int64", [1]), g.constant("int64", [1])];

@@ -1,7 +1,7 @@
 // A loss of the user's own, written with the graph builder. Its gradient is found by the walk that differentiates the model.
 import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import type { Dim } from "../../onnx/model.ts";
-import type { TensorType } from "../../tensor.ts";
+import type { Tensor, TensorType } from "../../tensor.ts";
 import type { Loss } from "./loss.ts";
 
 export interface CustomLoss {
@@ -15,6 +15,8 @@ export interface CustomLoss {
   readonly output?: string;
   /** Further outputs that `build` reads by their names. */
   readonly otherOutputs?: readonly string[];
+  /** What the loss's mean divides by for a batch of these labels: see `Loss.weigh`. */
+  weigh?(labels: Tensor): number;
   /** Adds nodes and returns the loss: a float32 scalar (reduce with `keepdims: 0`). */
   build(g: GraphBuilder, output: Value, labels: Value): Value;
 }
@@ -34,12 +36,14 @@ export interface CustomLoss {
  *   },
  * });
  */
-export function customLoss({ name, labels, labelShape, output, otherOutputs = [], build }: CustomLoss): Loss {
+export function customLoss(loss: CustomLoss): Loss {
+  const { name, labels, labelShape, output, otherOutputs = [], build } = loss;
   return {
     name,
     labels,
     output,
     otherOutputs,
+    ...(loss.weigh !== undefined && { weigh: loss.weigh }),
     ...(labelShape !== undefined && { labelsFor: (shape: readonly Dim[]) => ({ shape: labelShape(shape) }) }),
     build: (g, value, given) => ({ loss: build(g, value, given) }),
   };

@@ -21,6 +21,7 @@ export function distillation({ output, temperature = 1 }: DistillationOptions = 
   return {
     name: "kl_divergence",
     labels: "float32",
+    weigh: ({ dims }) => dims[0] ?? 1,
     output,
     build: (g, logits, teacher) => {
       const scale = g.constant("float32", 1 / temperature);

@@ -22,6 +22,11 @@ export interface Loss {
    * they lack, and other labels have the output's own shape.
    */
   labelsFor?(output: readonly Dim[]): LabelInfo;
+  /**
+   * What the loss's mean has divided by for a batch of these labels: with it, several batches are averaged as one batch that
+   * holds them all would be. Default: labels that are not ignored, where there is an `ignoreIndex`, else all their elements.
+   */
+  weigh?(labels: Tensor): number;
   /** Adds the loss. `output` and the names in `otherOutputs` are values of the graph. */
   build(g: GraphBuilder, output: Value, labels: Value): LossNodes;
 }
@@ -48,6 +53,33 @@ export function labelsOf(loss: Loss, output: readonly Dim[]): LabelInfo {
   if (loss.labels !== "int64") return { shape: output };
   const classes = output.at(-1);
   return { shape: output.slice(0, -1), ...(typeof classes === "number" && { classes }) };
+}
+
+/** How much a batch of these labels counts in a mean over several batches; see `Loss.weigh`. */
+export function weightOf(loss: Loss, labels: Tensor): number {
+  if (loss.weigh !== undefined) return loss.weigh(labels);
+  return loss.ignoreIndex === undefined ? labels.data.length : countLabels(labels, loss.ignoreIndex);
+}
+
+/**
+ * How many labels are not ignored, or with weights [classes] their sum.
+ *
+ * @param shifted the first label of each row [..., row] counts for nothing, as in `causalLm`.
+ */
+export function countLabels(
+  { data, dims }: Tensor,
+  ignoreIndex: number,
+  classWeights?: readonly number[],
+  shifted = false,
+): number {
+  const row = dims.at(-1) ?? 1;
+  let sum = 0;
+  for (let index = 0; index < data.length; index++) {
+    const label = Number(data[index]);
+    if (label === ignoreIndex || (shifted && index % row === 0)) continue;
+    sum += classWeights?.[label] ?? 1;
+  }
+  return sum;
 }
 
 /**
