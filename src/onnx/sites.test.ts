@@ -104,6 +104,7 @@ describe("sites of exported models", () => {
   it("gpt2 by torch.export: Conv1D as Gemm, zero biases dropped, the tied output embedding as MatMul", () => {
     const block = (layer: number) => [
       `transformer.h.${layer}.attn.c_attn Gemm 16>48 in,out -`,
+      ...["q", "k", "v"].map((part) => `transformer.h.${layer}.attn.${part}_proj Gemm 16>16 in,out -`),
       `transformer.h.${layer}.attn.c_proj Gemm 16>16 in,out -`,
       `transformer.h.${layer}.mlp.c_fc Gemm 16>64 in,out -`,
       `transformer.h.${layer}.mlp.c_proj Gemm 64>16 in,out -`,
@@ -259,9 +260,10 @@ describe("what is a site", () => {
     expect(list(gemm({ transB: 1, beta: float(0.5) }, [5, 3]))).toEqual(["fc Gemm 3>5 out,in -"]);
   });
 
-  it("no Gemm that is more than x W^T", () => {
-    expect(list(gemm({ transA: 1 }))).toEqual([]);
-    expect(list(gemm({ alpha: float(2) }))).toEqual([]);
+  it("a Gemm of x^T, and one with a factor, which is told", () => {
+    expect(list(gemm({ transA: 1 }, [3, 5]))).toEqual(["fc Gemm 3>5 in,out -"]);
+    expect(sites(gemm({ alpha: float(2) }))).toMatchObject([{ modulePath: "fc", factor: 2 }]);
+    expect(list(gemm({ alpha: float(0) }))).toEqual([]);
   });
 
   it("no product of two inputs, or of two constants, and none with a vector or a stack", () => {
