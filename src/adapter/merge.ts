@@ -6,7 +6,7 @@ import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
-import { consumers, producers, prune } from "../onnx/graph.ts";
+import { behindIdentity, consumers, producers, prune } from "../onnx/graph.ts";
 import { fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { dequantizedWeight, storedWeight, transposed } from "../onnx/sites/dense.ts";
@@ -118,32 +118,32 @@ class Writer {
   /** Adds an update, laid out as the site's weight is once it is without groups. */
   write(site: Site, update: Float64Array): void {
     const written = new Map<string, string>(); // TorchScript transposes a weight anew for each call
-    for (const { node, weight, input, output } of site.calls) {
-      const call: Site = { ...site, node, weight, input, output };
-      if (site.quantized !== undefined) this.#writeFloats(call, update, written);
-      else this.#writeCall(call, update, written);
+    for (const use of site.calls) {
+      const call: Site = { ...site, ...use };
+      // One call may be a Gemm over [out, in], another a MatMul over [in, out].
+      const own = use.layout === site.layout ? update : turned(update, site);
+      if (site.quantized !== undefined) this.#writeFloats(call, own, written);
+      else this.#writeCall(call, own, written);
     }
   }
 
   #writeCall(site: Site, update: Float64Array, written: Map<string, string>): void {
-    const done = written.get(site.weight);
-    if (done !== undefined) {
-      if (done !== site.weight || site.groups > 1) this.#replace(site, done, []);
-      return;
+    // TorchScript reads one stored weight through an Identity for each further call.
+    const source = behindIdentity(this.#made, site.weight);
+    let name = written.get(source);
+    if (name === undefined) {
+      const stored = storedWeight(this.#graph, this.#made, source);
+      if (stored === undefined) name = this.#addTo(site, update);
+      else {
+        const weight = ungrouped(site, stored.data);
+        const sum = weight.map((value, index) => value + update[index]!);
+        // Copy before write: others read the same value, or it is a Constant's.
+        name = this.#isOwn(source, site) ? source : this.#names.freshName(`${site.modulePath}.weight`);
+        this.#initializers.set(name, fromTensor(tensor("float32", ungroupedDims(site), sum)));
+      }
+      written.set(source, name);
     }
-    const stored = storedWeight(this.#graph, this.#made, site.weight);
-    if (stored === undefined) {
-      written.set(site.weight, this.#addTo(site, update));
-      return;
-    }
-    const weight = ungrouped(site, stored.data);
-    const sum = weight.map((value, index) => value + update[index]!);
-    const merged = fromTensor(tensor("float32", ungroupedDims(site), sum));
-    // Copy before write: others read the same value, or it is a Constant's or an Identity's.
-    const name = this.#isOwn(site.weight, site) ? site.weight : this.#names.freshName(`${site.modulePath}.weight`);
-    this.#initializers.set(name, merged);
-    written.set(site.weight, name);
-    if (name !== site.weight || site.groups > 1) this.#replace(site, name, []);
+    if (name !== source || site.groups > 1) this.#replace(site, name);
   }
 
   /** A quantized product as a MatMul, with what it added itself behind it. */
@@ -209,14 +209,15 @@ class Writer {
       whole = op("Mul", [op("Tile", [weight, times]), own]);
     }
     const sum = op("Add", [whole, floats("update", dims, update)]);
-    this.#replace(site, sum, nodes);
+    this.#changed.set(site.node, [...nodes, site.node]);
     return sum;
   }
 
-  #replace({ node, weightInput, groups }: Site, weight: string, before: readonly Node[]): void {
+  /** The node with another weight; what was put before it stays there. */
+  #replace({ node, weightInput, groups }: Site, weight: string): void {
     const attributes = new Map([...node.attributes].filter(([name]) => groups === 1 || name !== "group"));
     const changed = { ...node, inputs: node.inputs.with(weightInput, weight), attributes };
-    this.#changed.set(node, [...before, changed]);
+    this.#changed.set(node, [...(this.#changed.get(node) ?? [node]).slice(0, -1), changed]);
   }
 
   #store(name: string, value: StoredTensor): string {
@@ -226,13 +227,15 @@ class Writer {
   }
 }
 
-/** Whether a value is an initializer that nothing but a site's calls reads, and that is no output itself. */
+/** Whether a value is an initializer that nothing but a site's calls reads, also through Identity, and that is no output. */
 function privateInitializers(graph: Graph): (name: string, site: Site) => boolean {
   const readers = consumers(graph);
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   return (name, { calls }) => {
-    const isCall = (node: Node): boolean => calls.some((call) => call.node === node);
-    return graph.initializers.has(name) && !outputs.has(name) && readers.get(name)!.every(isCall);
+    const isFree = (value: string): boolean => !outputs.has(value) && (readers.get(value) ?? []).every(isOfCall);
+    const isOfCall = (node: Node): boolean =>
+      calls.some((call) => call.node === node) || (node.op === "Identity" && isFree(node.outputs[0]!));
+    return graph.initializers.has(name) && isFree(name);
   };
 }
 
@@ -252,6 +255,13 @@ function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight:
     whole.set(weight.subarray(out * row, (out + 1) * row), (out * groups + group) * row);
   }
   return whole;
+}
+
+/** A Linear layer's update in the layout that its site does not have. */
+function turned(update: Float64Array, { inFeatures, outFeatures, layout }: Site): Float64Array {
+  const columns = layout === "in,out" ? outFeatures : inFeatures;
+  const rows = update.length / columns;
+  return update.map((_, index) => update[(index % rows) * columns + Math.floor(index / rows)]!);
 }
 
 /** s B A in float64, laid out as the site stores its weight; each group of a Conv has its own rows of A. */

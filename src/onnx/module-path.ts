@@ -8,7 +8,10 @@ import type { Node } from "./model.ts";
  * `fc`) from a module that is called so.
  */
 export function modulePath(node: Node, weight: string, isModule: (path: string) => boolean): string | undefined {
-  return scopePath(node) ?? weightPath(weight) ?? nodePath(node, isModule);
+  const [scope, named] = [scopePath(node), weightPath(weight)];
+  // A module may use another's weight, as MultiheadAttention does its out_proj's.
+  if (scope !== undefined && named?.startsWith(`${scope}.`)) return named;
+  return scope ?? named ?? nodePath(node, isModule);
 }
 
 /** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */

@@ -28,8 +28,6 @@ export interface Site extends Call {
   readonly inFeatures: number;
   /** Features or channels that go out; an Embedding's width. */
   readonly outFeatures: number;
-  /** How W is stored: "out,in" (a Conv: [out, in / groups, ...kernel]) as PyTorch does, or "in,out". */
-  readonly layout: "out,in" | "in,out";
   /** y = factor x W^T: a Gemm's alpha; else 1. */
   readonly factor: number;
   /** A Conv's kernel sizes; empty for other layers. */
@@ -50,6 +48,8 @@ export interface Call {
   readonly node: Node;
   /** The value that holds W: an initializer, or what is computed from initializers alone. */
   readonly weight: string;
+  /** How W is stored: "out,in" (a Conv: [out, in / groups, ...kernel]) as PyTorch does, or "in,out". */
+  readonly layout: "out,in" | "in,out";
   /** What the layer is applied to: x, or an Embedding's indices. */
   readonly input: string;
   /** The layer's result, to which its update is added; a bias behind the node comes later. */
