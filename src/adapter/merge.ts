@@ -6,14 +6,19 @@ import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
+import type { ElementType } from "../onnx/elements.ts";
+import { isHalf } from "../onnx/float32.ts";
 import { consumers, producers, storedValue } from "../onnx/graph.ts";
+import { toHalf } from "../onnx/half.ts";
 import { floatValues, fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
-import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { elementCount, fromBytes, type Tensor, tensor } from "../tensor.ts";
+import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 
 /**
- * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once. A
+ * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once, to the
+ * type that the weight is stored in: in float16 and bfloat16 what an update changes by less than half a unit is lost. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
  * number of its groups.
  *
@@ -34,12 +39,14 @@ export function merge(model: Model, adapter: Adapter): Model {
     const type = infos.get(site.weight)?.type;
     const dilated = dilationFault(site, site.modulePath);
     const fault =
-      type === "float32" ? factorFault(site, A, B) : `expected float32 weights, got ${type}; convert the model`;
+      type === "float32" || isHalf(type)
+        ? factorFault(site, A, B)
+        : `expected float32, float16 or bfloat16 weights, got ${type}; convert the model`;
     if (dilated !== undefined) faults.push(dilated);
     else if (fault !== undefined) faults.push(`${site.modulePath}: ${fault}`);
     else {
       const [factorA, factorB] = [A as Tensor<"float32">, B as Tensor<"float32">];
-      writer.write(site, updateOf(site, factorA, factorB, scaleOf(adapter.config, site.modulePath)));
+      writer.write(site, updateOf(site, factorA, factorB, scaleOf(adapter.config, site.modulePath)), type ?? "float32");
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
@@ -68,21 +75,15 @@ class Writer {
   }
 
   /** Adds an update, laid out as the site's weight is once it is without groups. */
-  write(site: Site, update: Float64Array): void {
+  write(site: Site, update: Float64Array, type: ElementType): void {
     const stored = storedValue(this.#graph, this.#made, site.weight);
     if (stored === undefined) {
-      this.#addTo(site, update);
+      this.#addTo(site, update, type);
       return;
     }
-    const weight = ungrouped(site, floatValues(site.weight, stored));
-    const dims = ungroupedDims(site);
-    const merged = fromTensor(
-      tensor(
-        "float32",
-        dims,
-        weight.map((value, index) => value + update[index]!),
-      ),
-    );
+    const weight = ungrouped(site, widened(site.weight, stored));
+    const sum = Float64Array.from(weight, (value, index) => value + update[index]!);
+    const merged = rounded(stored.type, ungroupedDims(site), sum);
     // Copy before write: others read the same value, or it is a Constant's or an Identity's.
     const name = this.#isOwn(site.weight) ? site.weight : this.#names.freshName(`${site.modulePath}.weight`);
     this.#initializers.set(name, merged);
@@ -106,7 +107,7 @@ class Writer {
   }
 
   /** weight + update as nodes; that of a grouped Conv is repeated for each group, and kept in its own channels. */
-  #addTo(site: Site, update: Float64Array): void {
+  #addTo(site: Site, update: Float64Array, type: ElementType): void {
     const { modulePath, weight, groups, kernel } = site;
     const dims = ungroupedDims(site);
     const nodes: Node[] = [];
@@ -116,7 +117,7 @@ class Writer {
       return name;
     };
     const floats = (part: string, sizes: readonly number[], values: ArrayLike<number>): string =>
-      this.#store(`${modulePath}.merged.${part}`, fromTensor(tensor("float32", sizes, Float32Array.from(values))));
+      this.#store(`${modulePath}.merged.${part}`, rounded(type, sizes, values));
     let whole = weight;
     if (groups > 1) {
       const [out, channels] = dims as [number, number];
@@ -141,6 +142,20 @@ class Writer {
     this.#initializers.set(fresh, value);
     return fresh;
   }
+}
+
+/** A weight's values as float32, exactly. */
+function widened(name: string, stored: StoredTensor): Float32Array {
+  if (stored.type === "float16") return float16ToFloat32(fromBytes("float16", stored.bytes));
+  return stored.type === "bfloat16"
+    ? bfloat16ToFloat32(fromBytes("bfloat16", stored.bytes))
+    : floatValues(name, stored);
+}
+
+/** Values rounded once to the type of the weight that they go into. */
+function rounded(type: ElementType, dims: readonly number[], values: ArrayLike<number>): StoredTensor {
+  if (isHalf(type)) return fromTensor(tensor(type, dims, toHalf(type, values)));
+  return fromTensor(tensor("float32", dims, Float32Array.from(values)));
 }
 
 /** Whether a value is an initializer that one node reads, and that is no output itself. */

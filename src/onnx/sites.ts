@@ -53,10 +53,11 @@ export function sites(model: Model): Site[] {
     const layer = node.domain === "" ? layers[node.op]?.(node, constants) : undefined;
     if (layer === undefined) return [];
     const { weight, outFeatures } = layer;
+    const stored = constants.uncast(weight);
     const path =
-      modulePath(node, weight, (name) => modules.has(name)) ??
+      modulePath(node, stored, (name) => modules.has(name)) ??
       weightPath(constants.source(weight)) ??
-      fallbackPath(node, weight, count);
+      fallbackPath(node, stored, count);
     return [{ ...layer, modulePath: path, node, bias: biasOf(constants, readers, node, outFeatures) }];
   });
   const bySource = new Map<string, (typeof found)[number][]>();

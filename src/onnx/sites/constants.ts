@@ -11,6 +11,8 @@ export interface Constants {
   info(name: string | undefined): TensorInfo | undefined;
   /** The stored value that a constant holds in another form: behind Identity, Transpose, Cast and the like. */
   source(name: string): string;
+  /** The value that a constant is a Cast of (weights of 16 bits), through any number of them; itself when it is none. */
+  uncast(name: string): string;
 }
 
 /** Operators whose outputs differ from run to run. */
@@ -21,6 +23,8 @@ const random = new Set(
 /** Operators that give their first input's values in another form. */
 const forms = new Set("Identity Transpose Cast CastLike Reshape Squeeze Unsqueeze Flatten DequantizeLinear".split(" "));
 
+const casts = new Set(["Cast"]);
+
 export function constantsOf(graph: Graph): Constants {
   const made = producers(graph);
   const constants = new Set<string>(graph.initializers.keys());
@@ -29,17 +33,19 @@ export function constantsOf(graph: Graph): Constants {
     for (const output of node.outputs) if (output !== "") constants.add(output);
   }
   const infos = inferShapes(graph);
+  const follow = (name: string, through: ReadonlySet<string>): string => {
+    let at = name;
+    for (let node = made.get(at); node !== undefined && through.has(node.op); node = made.get(at)) {
+      const input = node.inputs[0];
+      if (input === undefined || !constants.has(input)) break;
+      at = input;
+    }
+    return at;
+  };
   return {
     info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
-    source: (name) => {
-      let at = name;
-      for (let node = made.get(at); node !== undefined && forms.has(node.op); node = made.get(at)) {
-        const input = node.inputs[0];
-        if (input === undefined || !constants.has(input)) break;
-        at = input;
-      }
-      return at;
-    },
+    source: (name) => follow(name, forms),
+    uncast: (name) => follow(name, casts),
   };
 }
 
