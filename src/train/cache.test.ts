@@ -136,7 +136,7 @@ describe("caches of other kinds", () => {
       Float32Array.from({ length: 24 }, (_, at) => Math.sin(at)),
     );
     const nothing = tensor("float32", [1, 2, 0, 4], new Float32Array(0));
-    const results = [];
+    const results: (number | bigint)[][] = [];
     for (const [one, feeds] of [
       [model, past],
       [withoutCache(model), []],
