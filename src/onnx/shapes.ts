@@ -13,7 +13,15 @@ import { normRows } from "./shape-rows/norm.ts";
 import { recurrentRows } from "./shape-rows/recurrent.ts";
 import { holdsIntegers, sizesOf, unknownSizes } from "./sizes.ts";
 
-const rows: ShapeRows = { ...basicRows, ...normRows, ...quantizedRows, ...convRows, ...einsumRows, ...indexRows, ...recurrentRows };
+const rows: ShapeRows = {
+  ...basicRows,
+  ...normRows,
+  ...quantizedRows,
+  ...convRows,
+  ...einsumRows,
+  ...indexRows,
+  ...recurrentRows,
+};
 
 function rowFor({ domain, op }: Node): ShapeRow | undefined {
   const ofDomain = domain === "" ? rows : domain === "com.microsoft" ? contribRows : {};

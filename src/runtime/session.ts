@@ -59,10 +59,12 @@ export async function openSession(model: Model | Uint8Array, options: OpenOption
   const ort = await loadOrt();
   const isModel = !(model instanceof Uint8Array);
   const guarded = isModel && options.forBinding && (await leavesOutputsInPlace(ort)) ? withGuard(model) : undefined;
-  const { bytes, data } = isModel ? writeModelParts(guarded?.model ?? model) : { bytes: model, data: new Map() };
+  const { bytes, data, folder } = isModel
+    ? writeModelParts(guarded?.model ?? model)
+    : { bytes: model, data: new Map(), folder: undefined };
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options), externalData });
+    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options, folder), externalData });
     weightsOf.set(session, data);
     return new OrtSession(ort, session, isModel ? model.graph.inputs : [], guarded?.guard);
   } catch (cause) {
@@ -84,7 +86,12 @@ export async function checkDevice(options: SessionOptions): Promise<void> {
   await session.dispose();
 }
 
-function sessionOptions(ort: Ort, { device, threads }: SessionOptions): InferenceSession.SessionOptions {
+/** `folder` is where the files of weights are that the model names, if it names any. */
+function sessionOptions(
+  ort: Ort,
+  { device, threads }: SessionOptions,
+  folder?: string,
+): InferenceSession.SessionOptions {
   const isWeb = ort.env.versions.node === undefined;
   if (isWeb && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
   return {
@@ -95,7 +102,12 @@ function sessionOptions(ort: Ort, { device, threads }: SessionOptions): Inferenc
     logSeverityLevel: 4,
     ...(threads !== undefined && { intraOpNumThreads: threads }),
     // Gradients that die out become denormals, which cost a hundred times an ordinary operation.
-    extra: { session: { set_denormal_as_zero: "1" } },
+    extra: {
+      session: {
+        set_denormal_as_zero: "1",
+        ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
+      },
+    },
   };
 }
 
