@@ -19,7 +19,7 @@ export {
   type Value,
 } from "./onnx/builder.ts";
 export type { ElementType } from "./onnx/elements.ts";
-export type { ExternalReader } from "./onnx/external.ts";
+export type { ExternalReader, LateBytes } from "./onnx/external.ts";
 export type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./onnx/model.ts";
 export { type ReadOptions, readModel } from "./onnx/read.ts";
 export { type Call, type Part, type QuantizedWeight, type Site, type SiteKind, sites } from "./onnx/sites.ts";

@@ -3,6 +3,7 @@
 export { type DataSource, loadMnist, type Mnist, type MnistOptions } from "./data/mnist.ts";
 export * from "./index.ts";
 export { loadModel } from "./runs/model-file.ts";
+export { type SaveOptions, saveModel } from "./runs/save-model.ts";
 export { type StudyOptions, studyDefaults } from "./study/options.ts";
 export type { Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";
 export { runStudy, type StudyEnvironment, type StudyRun } from "./study/study.ts";

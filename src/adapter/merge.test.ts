@@ -218,17 +218,17 @@ describe("an adapter that does not fit", () => {
     );
   });
 
-  it("is refused when it, or the weight, is not float32", () => {
+  it("is refused when it, or the weight, is of a type that does not go", () => {
     const model = twoLayers();
     const { config, tensors } = adapterFor(model, ["fc1"]);
     const { a } = adapterKeys("fc1");
     const half = new Map<string, Tensor>([...tensors, [a, tensor("float16", [2, 3], new Uint16Array(6))]]);
     expect(() => merge(model, { config, tensors: half })).toThrow(/fc1: expected float32 A .* got float16 \[2,3\]/);
     const g = graphBuilder({ opset: 17 });
-    const weight = g.initializer("fc1.weight", tensor("float16", [5, 3], new Uint16Array(15)));
-    g.output(g.op("Gemm", [g.input("x", "float16", ["n", 3]), weight], { transB: 1 }), "float16");
+    const weight = g.initializer("fc1.weight", tensor("float64", [5, 3], new Float64Array(15)));
+    g.output(g.op("Gemm", [g.input("x", "float64", ["n", 3]), weight], { transB: 1 }), "float64");
     expect(() => merge(createModel(g.build(), { opset: 17 }), { config, tensors })).toThrow(
-      "merge: fc1: expected float32 weights, got float16; convert the model",
+      "merge: fc1: expected float32, float16 or bfloat16 weights, got float64; convert the model",
     );
   });
 });

@@ -6,7 +6,10 @@ import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
+import type { ElementType } from "../onnx/elements.ts";
+import { isHalf } from "../onnx/float32.ts";
 import { behindIdentity, consumers, producers, prune } from "../onnx/graph.ts";
+import { toHalf } from "../onnx/half.ts";
 import { fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { dequantizedWeight, storedWeight, transposed } from "../onnx/sites/dense.ts";
@@ -22,7 +25,8 @@ export interface MergeOptions {
 }
 
 /**
- * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once. A
+ * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once, to the
+ * type that the weight is stored in: in float16 and bfloat16 what an update changes by less than half a unit is lost. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
  * number of its groups. A module that is called several times is written once; a weight that other modules read too is
  * copied first.
@@ -37,7 +41,7 @@ export function merge(model: Model, adapter: Adapter, { dequantize = false }: Me
   const infos = inferShapes(graph);
   const placed = new Set<string>();
   const faults: string[] = [];
-  const updates = new Map<Site, Float64Array>();
+  const updates = new Map<Site, { readonly update: Float64Array; readonly type: ElementType }>();
   const all = sites(model);
   for (const site of all) {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
@@ -47,7 +51,9 @@ export function merge(model: Model, adapter: Adapter, { dequantize = false }: Me
     const type = infos.get(site.quantized?.scale ?? site.weight)?.type;
     const dilated = dilationFault(site, site.modulePath);
     const fault =
-      type === "float32" ? factorFault(site, A, B) : `expected float32 weights, got ${type}; convert the model`;
+      type === "float32" || isHalf(type)
+        ? factorFault(site, A, B)
+        : `expected float32, float16 or bfloat16 weights, got ${type}; convert the model`;
     if (dilated !== undefined) faults.push(dilated);
     else if (site.quantized !== undefined && !dequantize) faults.push(quantizedFault(site));
     else if (fault !== undefined) faults.push(`${site.modulePath}: ${fault}`);
@@ -56,12 +62,13 @@ export function merge(model: Model, adapter: Adapter, { dequantize = false }: Me
       const scale = scaleOf(adapter.config, site.modulePath) / site.factor;
       // The rows of a packed layer are rows of its weight: one weight, one update.
       const whole = all.find(({ modulePath }) => modulePath === site.part?.of) ?? site;
-      updates.set(whole, added(updates.get(whole), site, updateOf(site, factorA, factorB, scale)));
+      const update = added(updates.get(whole)?.update, site, updateOf(site, factorA, factorB, scale));
+      updates.set(whole, { update, type: type ?? "float32" });
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
-  for (const [site, update] of updates) writer.write(site, update);
+  for (const [site, { update, type }] of updates) writer.write(site, update, type);
   return { ...model, graph: withoutUnused(graph, writer.graph()) };
 }
 
@@ -116,30 +123,30 @@ class Writer {
   }
 
   /** Adds an update, laid out as the site's weight is once it is without groups. */
-  write(site: Site, update: Float64Array): void {
+  write(site: Site, update: Float64Array, type: ElementType): void {
     const written = new Map<string, string>(); // TorchScript transposes a weight anew for each call
     for (const use of site.calls) {
       const call: Site = { ...site, ...use };
       // One call may be a Gemm over [out, in], another a MatMul over [in, out].
       const own = use.layout === site.layout ? update : turned(update, site);
       if (site.quantized !== undefined) this.#writeFloats(call, own, written);
-      else this.#writeCall(call, own, written);
+      else this.#writeCall(call, own, written, type);
     }
   }
 
-  #writeCall(site: Site, update: Float64Array, written: Map<string, string>): void {
+  #writeCall(site: Site, update: Float64Array, written: Map<string, string>, type: ElementType): void {
     // TorchScript reads one stored weight through an Identity for each further call.
     const source = behindIdentity(this.#made, site.weight);
     let name = written.get(source);
     if (name === undefined) {
       const stored = storedWeight(this.#graph, this.#made, source);
-      if (stored === undefined) name = this.#addTo(site, update);
+      if (stored === undefined) name = this.#addTo(site, update, type);
       else {
         const weight = ungrouped(site, stored.data);
-        const sum = weight.map((value, index) => value + update[index]!);
+        const sum = Float64Array.from(weight, (value, index) => value + update[index]!);
         // Copy before write: others read the same value, or it is a Constant's.
         name = this.#isOwn(source, site) ? source : this.#names.freshName(`${site.modulePath}.weight`);
-        this.#initializers.set(name, fromTensor(tensor("float32", ungroupedDims(site), sum)));
+        this.#initializers.set(name, rounded(stored.storedType, ungroupedDims(site), sum));
       }
       written.set(source, name);
     }
@@ -187,7 +194,7 @@ class Writer {
   }
 
   /** weight + update as nodes; that of a grouped Conv is repeated for each group, and kept in its own channels. */
-  #addTo(site: Site, update: Float64Array): string {
+  #addTo(site: Site, update: Float64Array, type: ElementType): string {
     const { modulePath, weight, groups, kernel } = site;
     const dims = ungroupedDims(site);
     const nodes: Node[] = [];
@@ -197,7 +204,7 @@ class Writer {
       return name;
     };
     const floats = (part: string, sizes: readonly number[], values: ArrayLike<number>): string =>
-      this.#store(`${modulePath}.merged.${part}`, fromTensor(tensor("float32", sizes, Float32Array.from(values))));
+      this.#store(`${modulePath}.merged.${part}`, rounded(type, sizes, values));
     let whole = weight;
     if (groups > 1) {
       const [out, channels] = dims as [number, number];
@@ -225,6 +232,12 @@ class Writer {
     this.#initializers.set(fresh, value);
     return fresh;
   }
+}
+
+/** Values rounded once to the type of the weight that they go into. */
+function rounded(type: ElementType, dims: readonly number[], values: ArrayLike<number>): StoredTensor {
+  if (isHalf(type)) return fromTensor(tensor(type, dims, toHalf(type, values)));
+  return fromTensor(tensor("float32", dims, Float32Array.from(values)));
 }
 
 /** Whether a value is an initializer that nothing but a site's calls reads, also through Identity, and that is no output. */

@@ -2,9 +2,9 @@
 import { Command } from "commander";
 import { readSafetensors } from "../adapter/safetensors.ts";
 import { attachLora } from "../lora/attach.ts";
-import { readModel } from "../onnx/read.ts";
 import { readFileChecked } from "../runs/files.ts";
 import { formatGradcheck } from "../runs/inspect-table.ts";
+import { loadModel } from "../runs/model-file.ts";
 import { gradcheck } from "../train/gradcheck.ts";
 import { inputsFrom, randomInputs } from "../train/random-inputs.ts";
 import { exitCodes } from "./main-errors.ts";
@@ -33,7 +33,7 @@ export function gradcheckCommand(): Command {
     .option("--output <name>", "the output that is differentiated (default: the first)")
     .option("--json", "print JSON to stdout, and nothing else there")
     .action(async (file: string, { target, inputs, rank: r, seed, output, json = false }: Flags) => {
-      const model = readModel(await readFileChecked(file), file);
+      const model = await loadModel(file);
       const given = inputs === undefined ? null : readSafetensors(await readFileChecked(inputs), inputs).tensors;
       const adapted = attachLora(model, { r, ...(target !== undefined && { targetModules: parseTargets(target) }) });
       const batch = given === null ? randomInputs(model, { seed }) : inputsFrom(model, given);

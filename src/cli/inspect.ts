@@ -1,8 +1,7 @@
 // lowrank inspect
 import { Command } from "commander";
-import { readModel } from "../onnx/read.ts";
-import { readFileChecked } from "../runs/files.ts";
 import { formatInspection } from "../runs/inspect-table.ts";
+import { loadModel } from "../runs/model-file.ts";
 import { support } from "../train/support.ts";
 import { collect, parseTargets, targetsHelp } from "./options.ts";
 import { createTerminal } from "./terminal.ts";
@@ -23,7 +22,7 @@ export function inspectCommand(): Command {
     .option("--output <name>", "with --target: the output that a loss would be measured on (default: the first)")
     .option("--json", "print JSON to stdout, and nothing else there")
     .action(async (file: string, { target, output, json = false }: Flags) => {
-      const model = readModel(await readFileChecked(file), file);
+      const model = await loadModel(file);
       const targetModules = target === undefined ? undefined : parseTargets(target);
       const inspected =
         targetModules === undefined

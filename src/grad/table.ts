@@ -10,6 +10,7 @@ import { linearRules } from "./rules/linear.ts";
 import { normRules } from "./rules/norm.ts";
 import { poolRules } from "./rules/pool.ts";
 import { contribQuantizedRules, quantizedRules } from "./rules/quantized.ts";
+import { recurrentRules } from "./rules/recurrent.ts";
 import { reduceRules } from "./rules/reduce.ts";
 import { resizeRules } from "./rules/resize.ts";
 import { shapeRules } from "./rules/shape.ts";
@@ -28,6 +29,7 @@ const table: RuleTable = {
   ...poolRules,
   ...quantizedRules,
   ...resizeRules,
+  ...recurrentRules,
   ...reduceRules,
   ...shapeRules,
   ...Object.fromEntries(zeroGradient.split(" ").map((op) => [op, "zero" as const])),

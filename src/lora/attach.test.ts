@@ -188,17 +188,19 @@ describe("attachLora", () => {
     }
   });
 
-  it("refuses weights that are not float32, all of them at once", () => {
+  it("refuses weights of other types than float32 and its halves, all of them at once", () => {
     const g = graphBuilder({ opset: 17 });
-    const half = tensor("float16", [4, 4], new Uint16Array(16));
-    let h = g.input("x", "float16", ["n", 4]);
-    for (const path of ["a", "b"]) h = g.op("MatMul", [h, g.initializer(`${path}.weight`, half)]);
-    g.output(h, "float16", ["n", 4]);
+    const double = tensor("float64", [4, 4], new Float64Array(16));
+    let h = g.input("x", "float64", ["n", 4]);
+    for (const path of ["a", "b"]) h = g.op("MatMul", [h, g.initializer(`${path}.weight`, double)]);
+    g.output(h, "float64", ["n", 4]);
     const model = createModel(g.build(), { opset: 17 });
     expect(() => attachLora(model)).toThrow(
       expect.objectContaining({
         code: "model",
-        faults: ["a", "b"].map((path) => `${path}: expected float32 weights, got float16; convert the model`),
+        faults: ["a", "b"].map(
+          (path) => `${path}: expected float32, float16 or bfloat16 weights, got float64; convert the model`,
+        ),
       }),
     );
   });

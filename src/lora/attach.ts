@@ -2,6 +2,8 @@
 // (Hu et al. 2021, arXiv:2106.09685, eq. 3). Every site costs two thin products; the base's nodes stay as they are.
 import { LowrankError, throwFaults } from "../errors.ts";
 import { type GraphBuilder, graphBuilder } from "../onnx/builder.ts";
+import { refuseMergedDecoder } from "../onnx/cache.ts";
+import { computedInFloat32 } from "../onnx/float32.ts";
 import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { sites } from "../onnx/sites.ts";
@@ -16,7 +18,8 @@ import { selectSites } from "./targets.ts";
 
 /**
  * The model with a LoRA branch at each targeted site: Linear, Conv and Embedding layers. Models of operator sets 7 to 17 are
- * written in 18 first; `base` of the result is the model as it was given.
+ * written in 18 first, float16 and bfloat16 ones are computed in float32 (their weights stay stored as they are); `base` of the
+ * result is the model as it was given.
  *
  * @throws LowrankError "config" for a faulty configuration, targets that match nothing, or a rank that a Conv's groups do
  * not divide; "model" when a layer's weights are not float32, a Conv is dilated, the operator set is outside 7 to 23, or the
@@ -26,7 +29,8 @@ import { selectSites } from "./targets.ts";
  */
 export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
-  const model = upgradeModel(base);
+  refuseMergedDecoder(base);
+  const model = computedInFloat32(upgradeModel(base));
   const chosen = selectSites(resolved, sites(model));
   const adaptedSites = chosen.map((site): AdaptedSite => {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
@@ -65,7 +69,9 @@ function checkSites({ graph }: Model, adaptedSites: readonly AdaptedSite[]): voi
   const types = adaptedSites.flatMap(({ site: { modulePath, weight, quantized } }) => {
     // A quantized product computes in the type of its scales.
     const type = shapes.get(quantized?.scale ?? weight)?.type ?? "an unknown type";
-    return type === "float32" ? [] : [`${modulePath}: expected float32 weights, got ${type}; convert the model`];
+    return type === "float32"
+      ? []
+      : [`${modulePath}: expected float32, float16 or bfloat16 weights, got ${type}; convert the model`];
   });
   throwFaults("model", "attachLora", [
     ...types,

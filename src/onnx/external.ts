@@ -1,12 +1,60 @@
 // Weights in files beside the model: what TensorProto.external_data says, checked before any file is touched. The room reads
 // no files itself; whoever has some gives a function. Format: onnx.proto, "external_data", and docs/ExternalData.md.
 import type { StringStringEntryProto } from "./gen/onnx_pb.js";
+import type { StoredTensor } from "./model.ts";
 
 /**
- * Gives bytes of a file beside the model. `location` is a checked relative path with forward slashes. May throw a LowrankError,
+ * Gives bytes of a file beside the model, or leaves them there for now. `location` is a checked relative path with forward slashes. May throw a LowrankError,
  * whose message becomes the tensor's fault.
  */
-export type ExternalReader = (location: string, offset: number, length: number) => Uint8Array;
+export type ExternalReader = (location: string, offset: number, length: number) => Uint8Array | LateBytes;
+
+/** Bytes that stay in their file until they are asked for. */
+export interface LateBytes {
+  readonly length: number;
+  /** The folder that the location is below, as the runtime is told it. */
+  readonly folder: string;
+  /** Throws LowrankError "model" when the file is not what it was. */
+  read(): Uint8Array;
+}
+
+/** Where a file on disk holds a tensor's bytes. */
+export interface FilePlace {
+  readonly folder: string;
+  readonly location: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** By identity: a copy of a tensor with other bytes must not be taken for what the file holds. */
+const places = new WeakMap<StoredTensor, FilePlace>();
+
+/** The place of a tensor that was left in its file; undefined for those in memory. */
+export function filePlaceOf(stored: StoredTensor): FilePlace | undefined {
+  return places.get(stored);
+}
+
+/** A tensor whose bytes are read each time that they are asked for, unless something still holds those of the last time. */
+export function lateTensor(
+  described: Omit<StoredTensor, "bytes">,
+  late: LateBytes,
+  place: ExternalPlace,
+): StoredTensor {
+  let held: WeakRef<Uint8Array> | undefined;
+  const stored: StoredTensor = {
+    ...described,
+    get bytes() {
+      let bytes = held?.deref();
+      if (bytes === undefined) {
+        bytes = late.read();
+        held = new WeakRef(bytes);
+      }
+      return bytes;
+    },
+  };
+  places.set(stored, { folder: late.folder, location: place.location, offset: place.offset, length: late.length });
+  return stored;
+}
 
 /** Where a tensor's bytes are. */
 export interface ExternalPlace {

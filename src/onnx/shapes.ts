@@ -10,9 +10,18 @@ import { convRows } from "./shape-rows/conv.ts";
 import { einsumRows } from "./shape-rows/einsum.ts";
 import { indexRows } from "./shape-rows/index.ts";
 import { normRows } from "./shape-rows/norm.ts";
+import { recurrentRows } from "./shape-rows/recurrent.ts";
 import { holdsIntegers, sizesOf, unknownSizes } from "./sizes.ts";
 
-const rows: ShapeRows = { ...basicRows, ...normRows, ...quantizedRows, ...convRows, ...einsumRows, ...indexRows };
+const rows: ShapeRows = {
+  ...basicRows,
+  ...normRows,
+  ...quantizedRows,
+  ...convRows,
+  ...einsumRows,
+  ...indexRows,
+  ...recurrentRows,
+};
 
 function rowFor({ domain, op }: Node): ShapeRow | undefined {
   const ofDomain = domain === "" ? rows : domain === "com.microsoft" ? contribRows : {};

@@ -95,13 +95,14 @@ export function sites(model: Model): Site[] {
     if (layer === undefined) return [];
     const { ownBias, ...rest } = layer;
     const { outFeatures } = layer;
+    const stored = constants.uncast(layer.weight);
     const behind = layer.kind === "Linear" ? addedBias(constants, readers, layer.output, outFeatures) : undefined;
     const bias = isBias(constants, ownBias, outFeatures) ? ownBias : behind?.bias;
     const path =
-      modulePath(node, layer.weight, (name) => modules.has(name)) ??
+      modulePath(node, stored, (name) => modules.has(name)) ??
       weightPath(constants.source(layer.weight)) ??
       biasPath(behind?.node, bias, (readers.get(bias ?? "")?.length ?? 0) > 1) ??
-      fallbackPath(node, layer.weight, count);
+      fallbackPath(node, stored, count);
     return [{ ...rest, modulePath: path, node, bias }];
   });
   const joined = joinCalls(graph, found, constants);

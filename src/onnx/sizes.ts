@@ -120,7 +120,9 @@ const rows: Readonly<Record<string, SizesRow>> = {
     const entry = (list: Shape, index: number): Dim => list[list.length === 1 ? 0 : index] ?? null;
     return Array.from({ length: count }, (_, index) => {
       const chosen = entry(condition, index);
-      return chosen === 1 ? entry(a, index) : chosen === 0 ? entry(b, index) : null;
+      const [yes, no] = [entry(a, index), entry(b, index)];
+      // The same either way needs no choice.
+      return chosen === 1 || (yes !== null && yes === no) ? yes : chosen === 0 ? no : null;
     });
   },
   ConstantOfShape: (node, [shape]) => {

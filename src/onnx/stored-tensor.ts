@@ -3,7 +3,7 @@
 import { LowrankError } from "../errors.ts";
 import { elementCount, toBytes } from "../tensor.ts";
 import { type ElementType, elementType, rawByteLength } from "./elements.ts";
-import { type ExternalReader, externalPlace } from "./external.ts";
+import { type ExternalPlace, type ExternalReader, externalPlace, type LateBytes, lateTensor } from "./external.ts";
 import { type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.js";
 import type { StoredTensor } from "./model.ts";
 
@@ -56,8 +56,11 @@ export function readStoredTensor(
   const field = filled[0];
   if (isExternal && external !== undefined) {
     if (sources > 0) return fail(`${shape}: data stands in the file and outside it at once`);
-    const bytes = externalBytes(proto, expected, external);
-    return typeof bytes === "string" ? fail(`${shape}: ${bytes}`) : { ...stored, bytes };
+    const place = externalPlace(proto.externalData);
+    if (typeof place === "string") return fail(`${shape}: ${place}`);
+    const bytes = externalBytes(place, expected, external);
+    if (typeof bytes === "string") return fail(`${shape}: ${bytes}`);
+    return bytes instanceof Uint8Array ? { ...stored, bytes } : lateTensor(stored, bytes, place);
   }
   if (field === undefined) {
     if (proto.rawData.length !== expected)
@@ -71,9 +74,11 @@ export function readStoredTensor(
 }
 
 /** The bytes that an external file holds for a tensor, or the fault. */
-function externalBytes(proto: TensorProto, expected: number, external: ExternalReader): Uint8Array | string {
-  const place = externalPlace(proto.externalData);
-  if (typeof place === "string") return place;
+function externalBytes(
+  place: ExternalPlace,
+  expected: number,
+  external: ExternalReader,
+): Uint8Array | LateBytes | string {
   const { location, offset, length = expected } = place;
   if (length !== expected) return `external data: expected ${expected} bytes, got a length of ${length}`;
   if (!Number.isSafeInteger(offset + length)) return `external data: offset ${offset} is out of range`;

@@ -1,6 +1,9 @@
 // Typed model -> ONNX bytes.
 import { create, toBinary } from "@bufbuild/protobuf";
-import { elementCode } from "./elements.ts";
+import { LowrankError } from "../errors.ts";
+import { elementCount } from "../tensor.ts";
+import { elementCode, rawByteLength } from "./elements.ts";
+import { filePlaceOf } from "./external.ts";
 import {
   type AttributeProto,
   AttributeProtoSchema,
@@ -21,13 +24,29 @@ import {
 } from "./gen/onnx_pb.js";
 import type { Attribute, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
 
+/** protobuf's own limit for one message. */
+const maxBytes = 2 ** 31 - 1;
+
 /**
  * A model as the bytes of an .onnx file. The same model gives the same bytes.
  *
+ * @throws LowrankError "model" when its weights do not fit into one file of 2 GiB; `saveModel` writes such beside it.
  * @example await fs.writeFile("model.onnx", writeModel(model));
  */
 export function writeModel(model: Model): Uint8Array {
+  const size = weightBytes(model);
+  if (size > maxBytes) {
+    throw new LowrankError(
+      "model",
+      `weights of ${size} bytes: one protobuf holds at most 2 GiB; write them beside the model (saveModel in Node.js)`,
+    );
+  }
   return toBinary(ModelProtoSchema, modelProto(model));
+}
+
+/** How many bytes a model's weights take; nothing is read for it. */
+export function weightBytes({ graph }: Model): number {
+  return [...graph.initializers.values()].reduce((sum, stored) => sum + byteLength(stored), 0);
 }
 
 /** A model whose large weights stand outside its bytes. */
@@ -36,35 +55,106 @@ export interface ModelParts {
   readonly bytes: Uint8Array;
   /** The external data, by location: views of the memory that the weights are in, not copies. */
   readonly data: ReadonlyMap<string, Uint8Array>;
+  /** Where the files are that `bytes` names besides: those of weights that were left there when the model was loaded. */
+  readonly folder: string | undefined;
 }
 
 /** Weights from this size on stand outside; shapes and other small constants, which the runtime must see early, never do. */
 const leastExternalBytes = 4096;
 
+/** Weights that are copied into a protobuf, which ends at 2 GiB. */
+const mostInlineBytes = 2 ** 30;
+
 /**
- * A model for a runtime that takes weights from memory: nothing large is copied, so that a model whose weights are views of
- * a file's bytes costs that file's bytes once.
+ * A model for a runtime that takes weights from memory or from files: nothing large is copied, so that a model whose weights are
+ * views of a file's bytes costs that file's bytes once, and one whose weights were left in a file beside it nothing here. The
+ * runtime takes one or the other: beside weights in files, those in memory stand in `bytes` while they are moderately many.
  */
 export function writeModelParts(model: Model): ModelParts {
-  const proto = modelProto(model);
+  const { proto, large } = withoutLargeWeights(model);
+  const folder = large.flatMap(({ stored }) => filePlaceOf(stored) ?? [])[0]?.folder;
+  const isElsewhere = ({ stored }: Large): boolean => folder === undefined || filePlaceOf(stored)?.folder !== folder;
+  const inMemory = large.filter(isElsewhere);
+  if (folder !== undefined && inMemory.reduce((sum, { stored }) => sum + byteLength(stored), 0) <= mostInlineBytes) {
+    for (const { stored, tensor } of large) {
+      const place = filePlaceOf(stored);
+      if (place?.folder === folder) refer(tensor, place.location, place.offset, place.length);
+      else tensor.rawData = stored.bytes as Uint8Array<ArrayBuffer>;
+    }
+    return { bytes: toBinary(ModelProtoSchema, proto), data: new Map(), folder };
+  }
   const locations = new Map<ArrayBufferLike, string>();
-  for (const tensor of proto.graph?.initializer ?? []) {
-    const { buffer, byteOffset, length } = tensor.rawData;
-    if (length < leastExternalBytes) continue;
+  for (const { stored, tensor } of large) {
+    const { buffer, byteOffset, length } = stored.bytes;
     const location = locations.get(buffer) ?? `weights_${locations.size}`;
     locations.set(buffer, location);
-    tensor.rawData = new Uint8Array(0);
-    tensor.dataLocation = TensorProto_DataLocation.EXTERNAL;
-    tensor.externalData = entries(
-      new Map([
-        ["location", location],
-        ["offset", String(byteOffset)],
-        ["length", String(length)],
-      ]),
-    );
+    refer(tensor, location, byteOffset, length);
   }
   const data = new Map([...locations].map(([buffer, location]) => [location, new Uint8Array(buffer)]));
-  return { bytes: toBinary(ModelProtoSchema, proto), data };
+  return { bytes: toBinary(ModelProtoSchema, proto), data, folder: undefined };
+}
+
+/** A weight in a file of weights. */
+export interface PlacedWeight {
+  readonly stored: StoredTensor;
+  readonly offset: number;
+}
+
+/** Weights start at such multiples, so that a file of them can be mapped into memory page by page. */
+const pageBytes = 4096;
+
+/** A model whose large weights go to one file beside it, called `location`: its bytes, and where each weight goes. */
+export function writeModelBeside(model: Model, location: string): { bytes: Uint8Array; weights: PlacedWeight[] } {
+  const { proto, large } = withoutLargeWeights(model);
+  let end = 0;
+  const weights = large.map(({ stored, tensor }): PlacedWeight => {
+    const offset = Math.ceil(end / pageBytes) * pageBytes;
+    end = offset + byteLength(stored);
+    refer(tensor, location, offset, byteLength(stored));
+    return { stored, offset };
+  });
+  return { bytes: toBinary(ModelProtoSchema, proto), weights };
+}
+
+interface Large {
+  readonly stored: StoredTensor;
+  readonly tensor: TensorProto;
+}
+
+/** The model's protobuf with its large weights left out, and those. */
+function withoutLargeWeights(model: Model): { proto: ModelProto; large: Large[] } {
+  const stubs = new Map<string, StoredTensor>();
+  for (const [name, stored] of model.graph.initializers) {
+    const isLarge = byteLength(stored) >= leastExternalBytes;
+    stubs.set(name, isLarge ? { ...described(stored), bytes: new Uint8Array(0) } : stored);
+  }
+  const proto = modelProto({ ...model, graph: { ...model.graph, initializers: stubs } });
+  const large = (proto.graph?.initializer ?? []).flatMap((tensor) => {
+    const stored = model.graph.initializers.get(tensor.name)!;
+    return stubs.get(tensor.name) === stored ? [] : [{ stored, tensor }];
+  });
+  return { proto, large };
+}
+
+/** All but the bytes, without reading them. */
+function described({ type, dims, doc, metadata }: StoredTensor): Omit<StoredTensor, "bytes"> {
+  return { type, dims, ...(doc !== undefined && { doc }), ...(metadata !== undefined && { metadata }) };
+}
+
+/** How many bytes a tensor takes, from its type and shape; 0 for text. */
+function byteLength({ type, dims, strings }: StoredTensor): number {
+  return strings ? 0 : rawByteLength(type, elementCount(dims));
+}
+
+function refer(tensor: TensorProto, location: string, offset: number, length: number): void {
+  tensor.dataLocation = TensorProto_DataLocation.EXTERNAL;
+  tensor.externalData = entries(
+    new Map([
+      ["location", location],
+      ["offset", String(offset)],
+      ["length", String(length)],
+    ]),
+  );
 }
 
 function modelProto(model: Model): ModelProto {

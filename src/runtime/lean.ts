@@ -5,15 +5,14 @@
 import { makeNode } from "../onnx/builder.ts";
 import { producers, prune } from "../onnx/graph.ts";
 import type { Graph, Model, Node } from "../onnx/model.ts";
+import { weightBytes } from "../onnx/write.ts";
 
 /** Weights from this many bytes on are worth more than the time that packing saves at small batches. */
 const largeBytes = 64 * 2 ** 20;
 
 /** Whether a model's weights are so large that copies of them count. */
-export function isLarge({ graph }: Model): boolean {
-  let bytes = 0;
-  for (const stored of graph.initializers.values()) bytes += stored.bytes.byteLength;
-  return bytes >= largeBytes;
+export function isLarge(model: Model): boolean {
+  return weightBytes(model) >= largeBytes;
 }
 
 /** The model with products by the transpose of a stored matrix as products that read the matrix as it is stored. */

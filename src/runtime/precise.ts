@@ -15,10 +15,15 @@ export interface PreciseSession {
   dispose(): Promise<void>;
 }
 
+/** Operators whose kernels take float64 when a session is made, and refuse it when it runs. */
+const onlyFloat32 = new Set(["LSTM", "GRU"]);
+
 /** Loads a float32 model for computing in float64, or as it is when the runtime lacks a kernel for that. */
 export async function openPrecise(model: Model, options: SessionOptions = {}): Promise<PreciseSession> {
   let session: Session;
   try {
+    const single = model.graph.nodes.find(({ op }) => onlyFloat32.has(op));
+    if (single !== undefined) throw new LowrankError("runtime", `${single.op} has no float64 kernel`);
     session = await openSession({ ...model, graph: inFloat64(model.graph) }, options);
     return { precision: "float64", run: (feeds) => session.run(feeds), dispose: () => session.dispose() };
   } catch (error) {

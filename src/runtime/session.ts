@@ -58,10 +58,13 @@ export interface BoundRun {
  */
 export async function openSession(model: Model | Uint8Array, options: OpenOptions = {}): Promise<Session> {
   const ort = await loadOrt();
-  const { bytes, data, guard, isLean = false } = await prepare(ort, model, options);
+  const { bytes, data, folder, guard, isLean = false } = await prepare(ort, model, options);
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const session = await ort.InferenceSession.create(bytes, { ...sessionOptions(ort, options, isLean), externalData });
+    const session = await ort.InferenceSession.create(bytes, {
+      ...sessionOptions(ort, options, { isLean, folder }),
+      externalData,
+    });
     weightsOf.set(session, data);
     return new OrtSession(ort, session, model instanceof Uint8Array ? [] : model.graph.inputs, guard);
   } catch (cause) {
@@ -81,7 +84,7 @@ async function prepare(
   model: Model | Uint8Array,
   { forBinding = false, device }: OpenOptions,
 ): Promise<Prepared> {
-  if (model instanceof Uint8Array) return { bytes: model, data: new Map() };
+  if (model instanceof Uint8Array) return { bytes: model, data: new Map(), folder: undefined };
   if (!forBinding) return writeModelParts(model);
   const isLean = runsOnCpu(device) && isLarge(model);
   const lean = isLean ? withoutTransposes(model) : model;
@@ -108,10 +111,11 @@ function runsOnCpu(device: Device | undefined): boolean {
   return device === undefined || device === "cpu" || device === "wasm";
 }
 
+/** `folder` is where the files of weights are that the model names, if it names any. */
 function sessionOptions(
   ort: Ort,
   { device, threads }: SessionOptions,
-  isLean: boolean,
+  { isLean, folder }: { isLean: boolean; folder: string | undefined },
 ): InferenceSession.SessionOptions {
   const isWeb = ort.env.versions.node === undefined;
   if (isWeb && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
@@ -123,7 +127,13 @@ function sessionOptions(
     logSeverityLevel: 4,
     ...(threads !== undefined && { intraOpNumThreads: threads }),
     // Gradients that die out become denormals, which cost a hundred times an ordinary operation.
-    extra: { session: { set_denormal_as_zero: "1", ...(isLean && { disable_prepacking: "1" }) } },
+    extra: {
+      session: {
+        set_denormal_as_zero: "1",
+        ...(isLean && { disable_prepacking: "1" }),
+        ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
+      },
+    },
     // A planned layout of activations holds all of them at once, beside the arena that the first run has filled.
     ...(isLean && { enableMemPattern: false }),
   };

@@ -153,7 +153,7 @@ async function gradientsAt(
 ): Promise<Map<string, Float32Array>> {
   const session = await openSession(model, options);
   try {
-    const results = await session.run(point, [...gradients.values()]);
+    const results = await session.run(feedsOf(model, point), [...gradients.values()]);
     return new Map([...gradients].map(([key, name]) => [key, results.get(name)!.data as Float32Array]));
   } finally {
     await session.dispose();

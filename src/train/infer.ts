@@ -10,6 +10,7 @@ import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
+import { type Inputs, inputDefaults } from "./default-inputs.ts";
 import { throwMisfits } from "./step.ts";
 
 export interface AdapterSession {
@@ -34,6 +35,7 @@ export async function createSession(
 ): Promise<AdapterSession> {
   if (model instanceof AdaptedModel) return new SwitchingSession(model, await openSession(model.model, options));
   const session = await openSession(model, options);
+  const complete = inputDefaults(model, session.inputs);
   return {
     run: async (inputs, { adapter = null } = {}) => {
       if (adapter !== null)
@@ -41,7 +43,7 @@ export async function createSession(
           "adapter",
           "this session runs a plain model: open it on attachLora(model, adapter.config)",
         );
-      return session.run(new Map(Object.entries(inputs)));
+      return session.run(new Map(Object.entries(complete(inputs))));
     },
     dispose: () => session.dispose(),
   };
@@ -50,12 +52,14 @@ export async function createSession(
 class SwitchingSession implements AdapterSession {
   readonly #adapted: AdaptedModel;
   readonly #session: Session;
+  readonly #complete: (inputs: Inputs) => Inputs;
   readonly #prepared = new WeakMap<Adapter, Tensors>();
   readonly #disabled: Tensors;
 
   constructor(adapted: AdaptedModel, session: Session) {
     this.#adapted = adapted;
     this.#session = session;
+    this.#complete = inputDefaults(adapted.model, session.inputs);
     this.#disabled = adapted.config === null ? currentWeights(adapted) : disabledTensors(adapted);
   }
 
@@ -64,7 +68,7 @@ class SwitchingSession implements AdapterSession {
     { adapter = null }: { adapter?: Adapter | null } = {},
   ): Promise<Map<string, Tensor>> {
     const tensors = adapter === null ? this.#disabled : this.#prepare(adapter);
-    return this.#session.run(new Map([...tensors, ...Object.entries(inputs)]));
+    return this.#session.run(new Map([...tensors, ...Object.entries(this.#complete(inputs))]));
   }
 
   async dispose(): Promise<void> {

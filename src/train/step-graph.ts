@@ -4,8 +4,9 @@ import { lowerPath } from "../grad/lower/lower.ts";
 import { backward, differentiableOpsets } from "../grad/walk.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { type GraphBuilder, graphBuilder, type Value } from "../onnx/builder.ts";
+import { withoutCache } from "../onnx/cache.ts";
 import { prune } from "../onnx/graph.ts";
-import type { Dim, Model, ValueInfo } from "../onnx/model.ts";
+import type { Dim, Graph, Model, ValueInfo } from "../onnx/model.ts";
 import type { Tensor } from "../tensor.ts";
 import { checkClasses, type Loss, type LossNodes, labelsOf } from "./losses.ts";
 
@@ -23,23 +24,24 @@ export interface StepGraph {
 }
 
 /**
- * Writes loss and gradients behind an adapted model.
+ * Writes loss and gradients behind an adapted model. A decoder's cache is left out: training reads whole sequences.
  *
  * @throws LowrankError "model" when an operator in the way has no gradient rule (all are listed), or the operator set is
  * out of range; "config" when the loss names an output that is not there.
  */
 export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
-  const { graph } = adapted.model;
-  const opset = adapted.model.opsets.get("") ?? 0;
+  const whole = withoutCache(adapted.model);
+  const { graph } = whole;
+  const opset = whole.opsets.get("") ?? 0;
   if (opset < differentiableOpsets.from || opset > differentiableOpsets.to) {
     throw new LowrankError(
       "model",
       `operator set ${opset}: gradients can be written for ${differentiableOpsets.from} to ${differentiableOpsets.to}; export the model again`,
     );
   }
-  const target = outputOf(adapted, loss);
+  const target = outputOf(graph, loss);
   const parameters = adapted.parameters.map(({ key }) => key);
-  const lowered = lowerPath(adapted.model, parameters, [target.name, ...(loss.otherOutputs ?? [])]);
+  const lowered = lowerPath(whole, parameters, [target.name, ...(loss.otherOutputs ?? [])]);
   const g = graphBuilder({ opset, from: lowered.graph, scope: "grad/" });
   const shape = g.info(target.name).shape ?? target.shape;
   if (shape === undefined) throw new LowrankError("model", `loss ${loss.name}: the rank of the output is unknown`);
@@ -80,10 +82,16 @@ function floats(name: string, shape: readonly Dim[]): ValueInfo {
   return { name, type: "float32", shape, doc: "" };
 }
 
-/** Losses are computed in float32, whatever the model computes in; the walk goes back through the cast. */
+/**
+ * Losses are computed in float32, whatever type the model's output has; the walk goes back through the cast. An output that is
+ * only rounded at the very end (float32.ts) is taken before that.
+ */
 function asFloat32(g: GraphBuilder, output: Value): Value {
   const { type = "float32" } = g.info(output);
-  return type === "float32" ? output : g.op("Cast", [output], { to: 1 });
+  if (type === "float32") return output;
+  const made = g.build().nodes.find(({ outputs }) => outputs.includes(output));
+  const [source = ""] = made?.op === "Cast" ? made.inputs : [];
+  return g.info(source).type === "float32" ? source : g.op("Cast", [output], { to: 1 });
 }
 
 /** Where the walk starts: the gradients that the loss has written, or 1 at the loss itself. */
@@ -97,8 +105,7 @@ function seedsOf(g: GraphBuilder, loss: Loss, nodes: LossNodes, output: Value): 
   );
 }
 
-function outputOf(adapted: AdaptedModel, loss: Loss): ValueInfo {
-  const { outputs } = adapted.model.graph;
+function outputOf({ outputs }: Graph, loss: Loss): ValueInfo {
   const named = (name: string): ValueInfo | undefined => outputs.find((output) => output.name === name);
   const wanted = [loss.output, ...(loss.otherOutputs ?? [])].filter((name) => name !== undefined);
   const names = outputs.map(({ name }) => name).join(", ");

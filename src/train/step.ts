@@ -5,11 +5,12 @@ import type { AdaptedModel } from "../lora/adapted.ts";
 import { type BoundRun, openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 import { type Arena, createArena } from "./arena.ts";
+import { inputDefaults } from "./default-inputs.ts";
 import type { Loss } from "./losses.ts";
 import { type NamedArrays, type Optimizer, stateLengths } from "./optimizers.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
-/** Inputs by name, and labels. A step reads it and is done with it: the same buffers may be filled again for the next. */
+/** Inputs by name (a decoder's positions, mask and cache are made where they are left out), and labels. A step reads it and is done with it: the same buffers may be filled again for the next. */
 export interface Batch {
   readonly inputs: Readonly<Record<string, Tensor>>;
   /** Class indices (int64) or targets (float32), as the loss has it. */
@@ -58,6 +59,7 @@ class CompiledStep implements TrainingStep {
   readonly #session: Session;
   /** The inputs that a batch brings. */
   readonly #names: readonly string[];
+  readonly #complete: (inputs: Batch["inputs"]) => Batch["inputs"];
   readonly #values = new Map<string, Tensor>();
   readonly #results: Map<string, Tensor>;
   readonly #loss = new Float32Array(1);
@@ -68,6 +70,7 @@ class CompiledStep implements TrainingStep {
     this.#session = session;
     const own = new Set([graph.labels, ...adapted.parameters.map(({ key }) => key)]);
     this.#names = session.inputs.filter((name) => !own.has(name));
+    this.#complete = inputDefaults(adapted.model, this.#names);
     const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
     this.arena = createArena([...lengths, ...lengths, ...state]);
     this.parameters = allocate(this.arena, adapted, lengths);
@@ -80,7 +83,7 @@ class CompiledStep implements TrainingStep {
   }
 
   async run(batch: Batch): Promise<number> {
-    this.#feed(batch);
+    this.#feed({ ...batch, inputs: this.#complete(batch.inputs) });
     this.#graph.checkLabels(batch.labels);
     await this.#bound!.run();
     return this.#loss[0]!;

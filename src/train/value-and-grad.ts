@@ -3,6 +3,7 @@ import type { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
 import { openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
+import { inputDefaults } from "./default-inputs.ts";
 import type { Loss } from "./losses.ts";
 import { type Batch, parameterFaults, throwMisfits } from "./step.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
@@ -47,7 +48,8 @@ export async function valueAndGrad(
     },
   );
   throwMisfits(parameterFaults(adapted, adapter.tensors));
-  const feeds = new Map<string, Tensor>([...adapter.tensors, ...Object.entries(batch.inputs)]);
+  const complete = inputDefaults(adapted.model, session.inputs);
+  const feeds = new Map<string, Tensor>([...adapter.tensors, ...Object.entries(complete(batch.inputs))]);
   feeds.set(graph.labels, batch.labels);
   graph.checkLabels(batch.labels);
   const results = await session.run(feeds);

@@ -170,7 +170,9 @@ export const basicRows: ShapeRows = {
   ...Object.fromEntries(
     "Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor".split(" ").map((op) => [op, elementwise]),
   ),
-  ...Object.fromEntries("Equal Greater GreaterOrEqual Less LessOrEqual".split(" ").map((op) => [op, comparison])),
+  ...Object.fromEntries(
+    "Equal Greater GreaterOrEqual Less LessOrEqual IsNaN IsInf".split(" ").map((op) => [op, comparison]),
+  ),
   ...Object.fromEntries(
     "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp"
       .split(" ")

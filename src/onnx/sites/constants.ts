@@ -15,6 +15,8 @@ export interface Constants {
   integers(name: string | undefined): number[] | undefined;
   /** The stored value that a constant holds in another form: behind Identity, Transpose, Cast and the like. */
   source(name: string): string;
+  /** The value that a constant is a Cast of (weights of 16 bits), through any number of them; itself when it is none. */
+  uncast(name: string): string;
 }
 
 /** Operators whose outputs differ from run to run. */
@@ -25,6 +27,8 @@ const random = new Set(
 /** Operators that give their first input's values in another form. */
 const forms = new Set("Identity Transpose Cast CastLike Reshape Squeeze Unsqueeze Flatten DequantizeLinear".split(" "));
 
+const casts = new Set(["Cast"]);
+
 export function constantsOf(graph: Graph): Constants {
   const made = producers(graph);
   const constants = new Set<string>(graph.initializers.keys());
@@ -33,19 +37,21 @@ export function constantsOf(graph: Graph): Constants {
     for (const output of node.outputs) if (output !== "") constants.add(output);
   }
   const { infos, integers }: ShapeTracker = shapeTracker(graph);
+  const follow = (name: string, through: ReadonlySet<string>): string => {
+    let at = name;
+    for (let node = made.get(at); node !== undefined && through.has(node.op); node = made.get(at)) {
+      const input = node.inputs[0];
+      if (input === undefined || !constants.has(input)) break;
+      at = input;
+    }
+    return at;
+  };
   return {
     anyInfo: (name) => infos.get(name),
     integers: (name) => (name === undefined || name === "" ? undefined : integers(name)),
     info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
-    source: (name) => {
-      let at = name;
-      for (let node = made.get(at); node !== undefined && forms.has(node.op); node = made.get(at)) {
-        const input = node.inputs[0];
-        if (input === undefined || !constants.has(input)) break;
-        at = input;
-      }
-      return at;
-    },
+    source: (name) => follow(name, forms),
+    uncast: (name) => follow(name, casts),
   };
 }
 

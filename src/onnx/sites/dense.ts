@@ -1,22 +1,26 @@
 // The numbers of a constant weight, where it is stored in another form: behind Identity and Transpose, dequantized by the
 // graph, or in the blocks of MatMulNBits. Meanings: ONNX's DequantizeLinear, and ONNX Runtime's docs/ContribOperators.md.
 import { LowrankError } from "../../errors.ts";
-import { elementCount, type Tensor, tensor } from "../../tensor.ts";
+import { fromBytes, type Tensor, tensor } from "../../tensor.ts";
+import type { ElementType } from "../elements.ts";
+import { isHalf } from "../float32.ts";
 import { producers, storedValue } from "../graph.ts";
+import { bfloat16ToFloat32, float16ToFloat32 } from "../half.ts";
 import { describeNode, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor } from "../model.ts";
 import type { Site } from "../sites.ts";
 
+/** A weight's values, widened where it is stored in 16 bits, and the type that it is stored in. */
+export interface StoredWeight extends Tensor<"float32"> {
+  readonly storedType: "float32" | "float16" | "bfloat16";
+}
+
 /**
- * A weight that is stored in float32, also behind Identity and Transpose, as the site reads it; undefined for one that the
+ * A weight that is stored as floats, also behind Identity and Transpose, as the site reads it; undefined for one that the
  * graph computes in another way.
  */
-export function storedWeight(
-  graph: Graph,
-  made: ReadonlyMap<string, Node>,
-  name: string,
-): Tensor<"float32"> | undefined {
+export function storedWeight(graph: Graph, made: ReadonlyMap<string, Node>, name: string): StoredWeight | undefined {
   const stored = storedValue(graph, made, name);
-  if (stored !== undefined) return stored.type === "float32" ? floats(stored) : undefined;
+  if (stored !== undefined) return isFloat(stored.type) ? { ...floats(stored), storedType: stored.type } : undefined;
   let at = name;
   while (made.get(at)?.op === "Identity") at = made.get(at)!.inputs[0]!;
   const node = made.get(at);
@@ -24,7 +28,7 @@ export function storedWeight(
   const inner = storedWeight(graph, made, node.inputs[0] ?? "");
   if (inner?.dims.length !== 2) return undefined;
   const perm = intsAttribute(node, "perm") ?? [1, 0];
-  return perm[0] === 0 ? inner : transposed(inner);
+  return perm[0] === 0 ? inner : { ...transposed(inner), storedType: inner.storedType };
 }
 
 /** [rows, columns] as [columns, rows]. */
@@ -99,10 +103,15 @@ function fromBlocks(
   return tensor("float32", [rows, columns], data);
 }
 
+function isFloat(type: ElementType): type is StoredWeight["storedType"] {
+  return type === "float32" || isHalf(type);
+}
+
 function floats({ type, dims, bytes }: StoredTensor): Tensor<"float32"> {
-  if (type !== "float32") throw new LowrankError("model", `expected float32 scales and weights, got ${type}`);
-  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  return tensor("float32", dims, new Float32Array(aligned.buffer, aligned.byteOffset, elementCount(dims)));
+  if (type === "float16") return tensor("float32", dims, float16ToFloat32(fromBytes(type, bytes)));
+  if (type === "bfloat16") return tensor("float32", dims, bfloat16ToFloat32(fromBytes(type, bytes)));
+  if (type === "float32") return tensor("float32", dims, fromBytes(type, bytes));
+  throw new LowrankError("model", `expected scales and weights that are floats, got ${type}`);
 }
 
 function integers({ type, bytes }: StoredTensor): Uint8Array | Int8Array {

@@ -1,0 +1,31 @@
+// Shapes of recurrent layers, and of Scan with a body that states its outputs.
+import { type Dim, intAttribute, type Node, stringAttribute } from "../model.ts";
+import { type ShapeRow, type ShapeRows, type TensorInfo, unknown } from "../shape-row.ts";
+
+/** Y [T, directions, B, H], then the last states [directions, B, H]; with `layout` 1 the batch comes first. */
+const recurrent: ShapeRow = (node, [x]) => {
+  const directions = stringAttribute(node, "direction", "forward") === "bidirectional" ? 2 : 1;
+  const size = intAttribute(node, "hidden_size", 0) || null;
+  const first = x?.shape?.[0] ?? null;
+  const second = x?.shape?.[1] ?? null;
+  const isBatchFirst = intAttribute(node, "layout", 0) !== 0;
+  const states: Dim[] = isBatchFirst ? [first, directions, size] : [directions, second, size];
+  const all: Dim[] = isBatchFirst ? [first, second, directions, size] : [first, directions, second, size];
+  return [all, states, states].map((shape) => ({ type: x?.type, shape }));
+};
+
+/** States as the body states them; outputs of each step with the number of steps in front. */
+const scan: ShapeRow = (node: Node, inputs): readonly TensorInfo[] => {
+  const body = node.attributes.get("body");
+  if (body?.kind !== "graph" || node.attributes.has("scan_output_axes") || node.attributes.has("scan_input_axes"))
+    return [];
+  const count = intAttribute(node, "num_scan_inputs", 0);
+  const states = inputs.length - count;
+  const steps = inputs[states]?.shape?.[0] ?? null;
+  return body.value.outputs.map(({ type, shape }, at) => {
+    if (shape === undefined) return { ...unknown, type };
+    return { type, shape: at < states ? shape : [steps, ...shape] };
+  });
+};
+
+export const recurrentRows: ShapeRows = { LSTM: recurrent, GRU: recurrent, RNN: recurrent, Scan: scan };
