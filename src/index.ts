@@ -48,6 +48,7 @@ export type {
   StoppingState,
   Watched,
 } from "./train/evaluation.ts";
+export { type FindOptions, findLearningRate, type LearningRateCurve } from "./train/find-learning-rate.ts";
 export {
   type Gradcheck,
   type GradcheckOptions,

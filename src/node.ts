@@ -2,6 +2,7 @@
 
 export { type DataSource, loadMnist, type Mnist, type MnistOptions } from "./data/mnist.ts";
 export * from "./index.ts";
+export { loadCheckpoint, saveCheckpoint } from "./runs/checkpoints.ts";
 export { loadModel } from "./runs/model-file.ts";
 export { type SaveOptions, saveModel } from "./runs/save-model.ts";
 export { type StudyOptions, studyDefaults } from "./study/options.ts";

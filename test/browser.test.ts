@@ -10,7 +10,14 @@ import { lowrank } from "./support/command.ts";
 import { writeSmallMnist } from "./support/digits.ts";
 import { temporaryFolder } from "./support/folders.ts";
 import { goldenCases, loadGolden } from "./support/golden.ts";
-import { type GoldenResult, goldenGradients, type ToyResult, toyJourney } from "./support/journey.ts";
+import {
+  type GoldenResult,
+  goldenGradients,
+  type ResumeResult,
+  resumeJourney,
+  type ToyResult,
+  toyJourney,
+} from "./support/journey.ts";
 import { largestDifference } from "./support/onnx.ts";
 
 /** MLAS and its WebAssembly build take sums in different orders; 40 steps of Adam carry that on. */
@@ -101,6 +108,21 @@ describe("in a browser", () => {
       expect(largestDifference(inBrowser[part], inNode[part]), part).toBeLessThan(acrossRuntimes);
     }
     expect(await page.evaluate("crossOriginIsolated")).toBe(true);
+    expect(complaints).toEqual([]);
+  });
+
+  it("resumes to the same bytes from a checkpoint, with data in memory", async () => {
+    const inNode = await resumeJourney();
+    const inBrowser = await inPage<ResumeResult>("resumeJourney");
+    for (const { whole, resumed, losses, retained } of [inNode, inBrowser]) {
+      expect(resumed).toEqual(whole);
+      expect(losses).toHaveLength(30);
+      expect(losses.at(-1)).toBeLessThan(losses[0]! * 0.75);
+      expect(retained).toHaveLength(6);
+    }
+    for (const part of ["losses", "retained"] as const) {
+      expect(largestDifference(inBrowser[part], inNode[part]), part).toBeLessThan(acrossRuntimes);
+    }
     expect(complaints).toEqual([]);
   });
 

@@ -138,6 +138,11 @@ function attempt(fail: (cause: unknown) => never, action: () => void): void {
   }
 }
 
+/** Whether a name is that of a file or folder which is being written, or which a killed process has left half written. */
+export function isTemporary(name: string): boolean {
+  return /^\.lowrank-[0-9a-f]{12}\.tmp$/.test(name);
+}
+
 function temporaryBeside(path: string): string {
   return join(dirname(path), `.lowrank-${randomBytes(6).toString("hex")}.tmp`);
 }

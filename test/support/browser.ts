@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { homedir } from "node:os";
-import { delimiter, extname, join, normalize, relative } from "node:path";
+import { delimiter, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, chromium } from "playwright-core";
 import ts from "typescript";
@@ -102,7 +102,9 @@ function startPage(): string {
 }
 
 function servedPath(specifier: string): string {
-  return `/${relative(root, fileURLToPath(import.meta.resolve(specifier))).replaceAll("\\", "/")}`;
+  const path = fileURLToPath(import.meta.resolve(specifier)).replaceAll("\\", "/");
+  // node_modules may be a link to a folder elsewhere: it is served under its own name.
+  return path.slice(path.indexOf("/node_modules/"));
 }
 
 /** onnxruntime-web's entry for browsers; Node itself would resolve to the one for Node. */

@@ -42,6 +42,12 @@ export function node(args: readonly string[], options: StartOptions): Promise<En
   return start(script, rest, options).ended;
 }
 
+/** Starts a script of this project with Node and leaves it running. */
+export function startNode(args: readonly string[], options: StartOptions): Running {
+  const [script = "", ...rest] = args;
+  return start(script, rest, options);
+}
+
 function start(script: string, args: readonly string[], { cwd, env = {} }: StartOptions): Running {
   if (!existsSync(main)) throw new Error("dist/ is not there: run `npm run build` first");
   const child = spawn(process.execPath, [script, ...args], {

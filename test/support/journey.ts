@@ -2,8 +2,12 @@
 // may be imported here, and results are plain lists that can leave the page.
 import {
   type Adapter,
+  adamw,
   attachLora,
   type Batch,
+  batchesOf,
+  type Checkpoint,
+  cosine,
   createModel,
   createRandom,
   createSession,
@@ -15,13 +19,16 @@ import {
   merge,
   type Random,
   readAdapter,
+  readCheckpoint,
   readModel,
   readSafetensors,
   type Tensor,
   tensor,
   train,
   valueAndGrad,
+  warmup,
   writeAdapter,
+  writeCheckpoint,
   writeModel,
 } from "lowrank";
 
@@ -86,6 +93,53 @@ export async function toyJourney(): Promise<ToyResult> {
   return {
     ...result,
     accuracy: { base: accuracy(result.base, labels), enabled: accuracy(result.enabled, labels) },
+  };
+}
+
+export interface ResumeResult {
+  /** The files of two runs at their end: one left alone, and one that went on from the first one's file of step 12. */
+  readonly whole: number[];
+  readonly resumed: number[];
+  /** Of the whole run. */
+  readonly losses: number[];
+  readonly retained: number[];
+}
+
+/** Trains on data in memory with all that a run may have, writes checkpoints, and goes on from one of them. */
+export async function resumeJourney(): Promise<ResumeResult> {
+  const random = createRandom(0, "toy");
+  const adapted = attachLora(toyModel(random), { r: 2, loraAlpha: 2 });
+  const { batch } = toyBatch(random);
+  const sets = { target: [batch], retained: [toyBatch(random).batch] };
+  const source = batchesOf(batch, { batchSize: 8, seed: 2 });
+  const files = new Map<number, Uint8Array>();
+  const run = (resume?: Checkpoint) =>
+    train(adapted, source, {
+      steps: 30,
+      seed: 5,
+      optimizer: adamw(),
+      learningRate: warmup(cosine(0.02, { steps: 26 }), { steps: 4 }),
+      accumulate: 2,
+      clipNorm: 1,
+      ema: { decay: 0.9 },
+      evaluation: { sets, every: { steps: 5 } },
+      checkpoint: {
+        every: { steps: 6 },
+        save: (checkpoint) => {
+          files.set(checkpoint.step, writeCheckpoint(checkpoint));
+        },
+      },
+      ...(resume !== undefined && { resume }),
+    });
+  const { history } = await run();
+  const [whole, middle] = [files.get(30)!, files.get(12)!];
+  files.clear();
+  await run(readCheckpoint(middle));
+  return {
+    whole: [...whole],
+    resumed: [...files.get(30)!],
+    losses: [...history.losses],
+    retained: history.evaluations.map(({ values: found }) => found["retained/loss"]!),
   };
 }
 
