@@ -91,6 +91,8 @@ class SwitchingSession implements AdapterSession {
   readonly #disabled: Tensors;
   readonly #rows: RowModel;
   readonly #bank: RowBank | null;
+  /** What stands in the way of rows, by adapter. */
+  readonly #checked = new WeakMap<Fitted, readonly string[]>();
   /** The model's first input, whose first axis is the batch. */
   readonly #batch: string | undefined;
   /** Runs that are under way. */
@@ -176,14 +178,24 @@ class SwitchingSession implements AdapterSession {
         "data",
         `rows: expected one for each of the ${count} rows of the batch, got ${rows.length}`,
       );
-    const able = new Set(this.#rows.sites.flatMap(({ adapted: { a, b } }) => [a, b]));
-    const wanted = new Set(fitted.flatMap((one) => (one === null ? [] : [...one.keys])));
-    const faults = [...wanted].filter((key) => !able.has(key)).map((key) => `${key}: ${this.#reason(key)}`);
-    throwFaults(
-      "adapter",
-      "rows",
-      faults.map((fault) => `${fault}; run each adapter's rows as a batch of their own`),
-    );
+    const faults = new Set<string>();
+    for (const one of new Set(fitted)) {
+      if (one === null) continue;
+      for (const fault of this.#rowFaults(one)) faults.add(fault);
+    }
+    throwFaults("adapter", "rows", [...faults]);
+  }
+
+  /** What of an adapter cannot differ from row to row. */
+  #rowFaults(fitted: Fitted): readonly string[] {
+    let faults = this.#checked.get(fitted);
+    if (faults === undefined) {
+      const able = new Set(this.#rows.sites.flatMap(({ adapted: { a, b } }) => [a, b]));
+      const others = [...fitted.keys].filter((key) => !able.has(key));
+      faults = others.map((key) => `${key}: ${this.#reason(key)}; run each adapter's rows as a batch of their own`);
+      this.#checked.set(fitted, faults);
+    }
+    return faults;
   }
 
   #reason(key: string): string {

@@ -51,19 +51,28 @@ export class LoadedAdapters {
 
   /** The adapter of each choice, null for the base. Throws LowrankError "adapter" that lists every name that is not loaded. */
   resolve(choices: readonly AdapterChoice[]): (Fitted | null)[] {
-    const known = new Map<AdapterChoice, Fitted | null>([[null, null]]);
-    const faults: string[] = [];
-    for (const choice of new Set(choices)) {
-      const parts: readonly WeightedAdapter[] = Array.isArray(choice) ? choice : [];
-      const names = typeof choice === "string" ? [choice] : parts.map(({ adapter }) => adapter);
-      const missing = names.filter((name) => typeof name === "string" && !this.#byName.has(name));
-      const wrong = parts.filter(({ weight = 1 }) => !Number.isFinite(weight));
-      faults.push(...missing.map((name) => this.#unknown(String(name))));
-      faults.push(...wrong.map(({ weight }) => `weight: expected a finite number, got ${weight}`));
-      if (missing.length === 0 && wrong.length === 0) known.set(choice, this.#one(choice));
+    const known = new Map<AdapterChoice, Fitted | null>();
+    const faults = new Set<string>();
+    for (const choice of choices) {
+      if (known.has(choice)) continue;
+      const found = typeof choice === "string" ? this.#byName.get(choice) : undefined;
+      if (found === undefined) for (const fault of this.#faultsOf(choice)) faults.add(fault);
+      known.set(choice, found ?? (faults.size === 0 ? this.#one(choice) : null));
     }
-    throwFaults("adapter", "run", faults);
+    throwFaults("adapter", "run", [...faults]);
     return choices.map((choice) => known.get(choice)!);
+  }
+
+  /** Names that are not loaded, and weights that are no numbers. */
+  #faultsOf(choice: AdapterChoice): string[] {
+    const parts = Array.isArray(choice) ? (choice as readonly WeightedAdapter[]) : [];
+    const names = typeof choice === "string" ? [choice] : parts.map(({ adapter }) => adapter);
+    return [
+      ...names.flatMap((name) => (typeof name === "string" && !this.#byName.has(name) ? [this.#unknown(name)] : [])),
+      ...parts.flatMap(({ weight = 1 }) =>
+        Number.isFinite(weight) ? [] : [`weight: expected a finite number, got ${weight}`],
+      ),
+    ];
   }
 
   #one(choice: AdapterChoice): Fitted | null {

@@ -55,7 +55,8 @@ export class RowBank {
    * the next call.
    */
   feeds(rows: readonly (Fitted | null)[]): Map<string, Tensor> {
-    const adapters = new Map(rows.flatMap((fitted) => (fitted === null ? [] : [[fitted.id, fitted] as const])));
+    const adapters = new Map<number, Fitted>();
+    for (const fitted of rows) if (fitted !== null) adapters.set(fitted.id, fitted);
     const wanted = rows.map((fitted) => fitted?.id ?? null);
     const { slots, places, rowOf, back, where } = planRows(wanted, this.#held);
     this.#held = slots;
@@ -87,32 +88,27 @@ function unusedSite(row: RowSite): (readonly [string, Tensor])[] {
 function fillBlock(block: Block, slots: readonly Fitted[], feeds: Map<string, Tensor>): void {
   const { adapted, a, b } = block.row;
   const { inFeatures, outFeatures } = adapted.site;
-  const factors = slots.map(({ tensors }) => ({
-    A: tensors.get(adapted.a) as Tensor<"float32">,
-    B: tensors.get(adapted.b) as Tensor<"float32">,
-  }));
-  shape(
-    block,
-    factors.reduce((most, { A }) => Math.max(most, A.dims[0]!), 1),
-    slots.length,
-  );
-  const { r } = block;
-  slots.forEach(({ id }, slot) => {
-    if (block.held[slot] === id) return;
-    const { A, B } = factors[slot]!;
-    const rows = block.a.subarray(slot * r * inFeatures, (slot + 1) * r * inFeatures);
-    rows.set(A.data);
-    rows.fill(0, A.data.length);
-    copyPadded(B.data, A.dims[0]!, block.b.subarray(slot * outFeatures * r, (slot + 1) * outFeatures * r), r);
-    block.held[slot] = id;
-  });
+  const factorA = ({ tensors }: Fitted): Tensor<"float32"> => tensors.get(adapted.a) as Tensor<"float32">;
+  let most = 1; // a rank of 0 would leave the product's values to the runtime
+  for (const fitted of slots) most = Math.max(most, factorA(fitted).dims[0]!);
+  reshape(block, most, slots.length);
+  const { r, held } = block;
+  const [sizeA, sizeB] = [r * inFeatures, outFeatures * r];
+  for (const [slot, fitted] of slots.entries()) {
+    if (held[slot] === fitted.id) continue;
+    const [A, B] = [factorA(fitted), fitted.tensors.get(adapted.b) as Tensor<"float32">];
+    block.a.set(A.data, slot * sizeA);
+    block.a.fill(0, slot * sizeA + A.data.length, (slot + 1) * sizeA);
+    copyPadded(B.data, A.dims[0]!, block.b.subarray(slot * sizeB, (slot + 1) * sizeB), r);
+    held[slot] = fitted.id;
+  }
   const count = slots.length;
-  feeds.set(a, tensor("float32", [count, r, inFeatures], block.a.subarray(0, count * r * inFeatures)));
-  feeds.set(b, tensor("float32", [count, outFeatures, r], block.b.subarray(0, count * outFeatures * r)));
+  feeds.set(a, tensor("float32", [count, r, inFeatures], block.a.subarray(0, count * sizeA)));
+  feeds.set(b, tensor("float32", [count, outFeatures, r], block.b.subarray(0, count * sizeB)));
 }
 
 /** Makes room for `count` adapters of rank `r`. A block of up to twice the rank stays: ranks change from batch to batch. */
-function shape(block: Block, r: number, count: number): void {
+function reshape(block: Block, r: number, count: number): void {
   const { inFeatures, outFeatures } = block.row.adapted.site;
   const isRankGood = block.r >= r && block.r <= 2 * r;
   if (isRankGood && block.a.length >= count * block.r * inFeatures) return;

@@ -35,30 +35,36 @@ export function planRows(wanted: readonly (number | null)[], held: readonly numb
     else rows.push(row);
   });
   const places = cheapestPlaces([...rowsOf.values()].map((rows) => rows.length));
-  const open = [...rowsOf].flatMap(([adapter, rows]) =>
-    Array.from({ length: Math.ceil(rows.length / places) }, (_, index) => ({
-      adapter,
-      rows: rows.slice(index * places, (index + 1) * places),
-    })),
-  );
-  const slots = inTheirPlaces(open, held);
-  const rowOf = new BigInt64Array(slots.length * places);
-  const adapted: (readonly [row: number, place: number])[] = [];
-  slots.forEach(({ rows }, slot) => {
-    rowOf.fill(BigInt(rows[0]!), slot * places, (slot + 1) * places);
-    rows.forEach((row, index) => {
-      const place = slot * places + index;
-      rowOf[place] = BigInt(row);
-      adapted.push([row, place]);
-    });
-  });
-  return {
-    slots: slots.map(({ adapter }) => adapter),
-    places,
-    rowOf,
-    where: BigInt64Array.from(adapted, ([row]) => BigInt(row)),
-    back: BigInt64Array.from(adapted, ([, place]) => BigInt(place)),
-  };
+  const slots: Slot[] = [];
+  for (const [adapter, rows] of rowsOf)
+    for (let start = 0; start < rows.length; start += places)
+      slots.push({ adapter, rows: rows.slice(start, start + places) });
+  return asBlock(inTheirPlaces(slots, held), places);
+}
+
+interface Slot {
+  readonly adapter: number;
+  readonly rows: readonly number[];
+}
+
+function asBlock(slots: readonly Slot[], places: number): RowPlan {
+  const count = slots.reduce((sum, { rows }) => sum + rows.length, 0);
+  const [rowOf, where, back] = [
+    new BigInt64Array(slots.length * places),
+    new BigInt64Array(count),
+    new BigInt64Array(count),
+  ];
+  let [place, at] = [0, 0];
+  for (const { rows } of slots) {
+    for (let index = 0; index < places; index++, place++) {
+      const row = rows[index];
+      rowOf[place] = BigInt(row ?? rows[0]!);
+      if (row === undefined) continue;
+      where[at] = rowOf[place]!;
+      back[at++] = BigInt(place);
+    }
+  }
+  return { slots: slots.map(({ adapter }) => adapter), places, rowOf, where, back };
 }
 
 /** The places that make K (m + slotCost) least. */
@@ -73,10 +79,15 @@ function cheapestPlaces(counts: readonly number[]): number {
 }
 
 /** The slots in the order that leaves most adapters where they are held; the others fill the gaps. */
-function inTheirPlaces<T extends { readonly adapter: number }>(slots: readonly T[], held: readonly number[]): T[] {
-  const open = new Map<number, T[]>();
-  for (const slot of slots) open.set(slot.adapter, [slot, ...(open.get(slot.adapter) ?? [])]);
-  const kept = slots.map((_, place) => open.get(held[place] ?? Number.NaN)?.pop());
-  const rest = [...open.values()].flat();
-  return kept.map((slot) => slot ?? rest.pop()!);
+function inTheirPlaces(slots: readonly Slot[], held: readonly number[]): Slot[] {
+  const placeOf = new Map<number, number>();
+  for (let place = Math.min(held.length, slots.length) - 1; place >= 0; place--) placeOf.set(held[place]!, place);
+  const ordered = new Array<Slot | undefined>(slots.length).fill(undefined);
+  const rest: Slot[] = [];
+  for (const slot of slots) {
+    const place = placeOf.get(slot.adapter);
+    if (place === undefined || ordered[place] !== undefined) rest.push(slot);
+    else ordered[place] = slot;
+  }
+  return ordered.map((slot) => slot ?? rest.pop()!);
 }
