@@ -55,7 +55,8 @@ export {
   type GradcheckRow,
   gradcheck,
 } from "./train/gradcheck.ts";
-export { type AdapterSession, createSession } from "./train/infer.ts";
+export { type AdapterSession, createSession, type RunOptions } from "./train/infer.ts";
+export type { AdapterChoice, WeightedAdapter } from "./train/loaded-adapters.ts";
 export {
   binaryCrossEntropy,
   type ContrastiveOptions,

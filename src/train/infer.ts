@@ -1,29 +1,59 @@
-// Running a model with any adapter, or none, in one session. Adapters are inputs, so switching is free; one of another
-// rank or scale than the graph was built for fits too, since the rank is a symbol and the scale moves into B.
-import { LowrankError } from "../errors.ts";
+// Running a model with any adapter, none, several, or another for each row, in one session. Adapters are inputs, so
+// switching is free; one of another rank or scale than the graph was built for fits too, since the rank is a symbol and the
+// scale moves into B.
+import { LowrankError, throwFaults } from "../errors.ts";
 import { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
 import { factorFault } from "../lora/factors.ts";
 import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
+import { type RowModel, withRows } from "../lora/rows.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { type Inputs, inputDefaults } from "./default-inputs.ts";
+import { type AdapterChoice, type Fitted, LoadedAdapters } from "./loaded-adapters.ts";
+import { RowBank } from "./row-bank.ts";
 import { throwMisfits } from "./step.ts";
+
+/** What a run uses beside its inputs. */
+export interface RunOptions {
+  /** For all rows; default null, the base itself. */
+  readonly adapter?: AdapterChoice;
+  /** For each row of the batch (axis 0 of the model's first input), instead of `adapter`. */
+  readonly rows?: readonly AdapterChoice[];
+}
 
 export interface AdapterSession {
   /**
-   * Runs the model; `adapter` null (the default) is the base itself.
-   * @throws LowrankError "data" when inputs are missing, "adapter" when the adapter does not fit.
+   * Runs the model.
+   *
+   * @throws LowrankError "data" when inputs are missing or `rows` are not one for each row, "adapter" when an adapter is not
+   * loaded, does not fit, or cannot differ from row to row.
+   * @example
+   * await session.run({ x }, { adapter: "poet" });
+   * await session.run({ x }, { adapter: [{ adapter: "poet", weight: 0.7 }, { adapter: "critic", weight: 0.3 }] });
+   * await session.run({ x }, { rows: ["poet", null, "critic"] });
    */
-  run(inputs: Readonly<Record<string, Tensor>>, options?: { adapter?: Adapter | null }): Promise<Map<string, Tensor>>;
+  run(inputs: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<Map<string, Tensor>>;
+  /**
+   * Keeps an adapter under a name, in the place of one that had it before. Its tensors are read where they are: do not change
+   * them while it is loaded. Runs that have begun keep what they began with.
+   *
+   * @throws LowrankError "adapter" with everything that does not fit.
+   */
+  load(name: string, adapter: Adapter): void;
+  /** Lets an adapter go; runs that have begun keep it until they end. Throws LowrankError "adapter" when there is none. */
+  unload(name: string): void;
+  /** The names of the loaded adapters. */
+  readonly loaded: readonly string[];
+  /** Frees the session when the runs that have begun are done. */
   dispose(): Promise<void>;
 }
 
 /**
- * A session for a plain model, or for an adapted one with its adapter switched at each run.
+ * A session for a plain model, or for an adapted one with its adapters chosen at each run. It holds the base once.
  *
  * @example
  * const session = await createSession(attachLora(model, adapter.config));
@@ -33,55 +63,152 @@ export async function createSession(
   model: Model | AdaptedModel,
   options: SessionOptions = {},
 ): Promise<AdapterSession> {
-  if (model instanceof AdaptedModel) return new SwitchingSession(model, await openSession(model.model, options));
-  const session = await openSession(model, options);
+  if (!(model instanceof AdaptedModel)) return plainSession(model, await openSession(model, options));
+  const rows = withRows(model);
+  // Without a site where rows may differ, the graph stays as it was.
+  if (rows.sites.length === 0) return new SwitchingSession(model, rows, await openSession(model.model, options));
+  return new SwitchingSession(model, rows, await openSession(rows.model, options));
+}
+
+function plainSession(model: Model, session: Session): AdapterSession {
   const complete = inputDefaults(model, session.inputs);
+  const refuse = (): never => {
+    throw new LowrankError("adapter", "this session runs a plain model: open it on attachLora(model, adapter.config)");
+  };
   return {
-    run: async (inputs, { adapter = null } = {}) => {
-      if (adapter !== null)
-        throw new LowrankError(
-          "adapter",
-          "this session runs a plain model: open it on attachLora(model, adapter.config)",
-        );
+    run: async (inputs, { adapter = null, rows = [] } = {}) => {
+      if (adapter !== null || rows.some((row) => row !== null)) refuse();
       return session.run(new Map(Object.entries(complete(inputs))));
     },
+    load: refuse,
+    unload: refuse,
+    loaded: [],
     dispose: () => session.dispose(),
   };
 }
 
 class SwitchingSession implements AdapterSession {
-  readonly #adapted: AdaptedModel;
   readonly #session: Session;
   readonly #complete: (inputs: Inputs) => Inputs;
-  readonly #prepared = new WeakMap<Adapter, Tensors>();
+  readonly #adapters: LoadedAdapters;
   readonly #disabled: Tensors;
+  readonly #rows: RowModel;
+  readonly #bank: RowBank | null;
+  /** What stands in the way of rows, by adapter. */
+  readonly #checked = new WeakMap<Fitted, readonly string[]>();
+  /** The model's first input, whose first axis is the batch. */
+  readonly #batch: string | undefined;
+  /** Runs that are under way. */
+  readonly #running = new Set<Promise<unknown>>();
+  /** The last run by rows: they take turns, since the bank is filled anew for each. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #disposed: Promise<void> | undefined;
 
-  constructor(adapted: AdaptedModel, session: Session) {
-    this.#adapted = adapted;
+  constructor(adapted: AdaptedModel, rows: RowModel, session: Session) {
     this.#session = session;
-    this.#complete = inputDefaults(adapted.model, session.inputs);
+    this.#complete = inputDefaults(
+      adapted.model,
+      adapted.model.graph.inputs.map(({ name }) => name),
+    );
+    this.#adapters = new LoadedAdapters(adapted, (adapter) => fitAdapter(adapted, adapter));
     this.#disabled = adapted.config === null ? currentWeights(adapted) : disabledTensors(adapted);
+    this.#rows = rows;
+    this.#bank = rows.sites.length === 0 ? null : new RowBank(rows);
+    const own = new Set(adapted.parameters.map(({ key }) => key));
+    this.#batch = adapted.model.graph.inputs.find(({ name }) => !own.has(name))?.name;
+  }
+
+  get loaded(): readonly string[] {
+    return this.#adapters.names;
+  }
+
+  load(name: string, adapter: Adapter): void {
+    this.#adapters.load(name, adapter);
+  }
+
+  unload(name: string): void {
+    this.#adapters.unload(name);
   }
 
   async run(
-    inputs: Readonly<Record<string, Tensor>>,
-    { adapter = null }: { adapter?: Adapter | null } = {},
+    given: Readonly<Record<string, Tensor>>,
+    { adapter = null, rows }: RunOptions = {},
   ): Promise<Map<string, Tensor>> {
-    const tensors = adapter === null ? this.#disabled : this.#prepare(adapter);
-    return this.#session.run(new Map([...tensors, ...Object.entries(this.#complete(inputs))]));
-  }
-
-  async dispose(): Promise<void> {
-    await this.#session.dispose();
-  }
-
-  #prepare(adapter: Adapter): Tensors {
-    let prepared = this.#prepared.get(adapter);
-    if (prepared === undefined) {
-      prepared = fitAdapter(this.#adapted, adapter);
-      this.#prepared.set(adapter, prepared);
+    if (this.#disposed !== undefined) throw new LowrankError("runtime", "run: the session is disposed; open another");
+    const inputs = this.#complete(given);
+    if (rows === undefined) {
+      const [fitted] = this.#adapters.resolve([adapter]);
+      return this.#keep(this.#runOne(inputs, fitted?.tensors ?? this.#disabled));
     }
-    return prepared;
+    if (adapter !== null) throw new LowrankError("data", "run: expected adapter or rows, got both");
+    const fitted = this.#adapters.resolve(rows);
+    this.#checkRows(inputs, rows, fitted);
+    if (fitted.every((one) => one === null)) return this.#keep(this.#runOne(inputs, this.#disabled));
+    return this.#keep(this.#runRows(inputs, fitted));
+  }
+
+  dispose(): Promise<void> {
+    this.#disposed ??= Promise.all(this.#running).then(() => this.#session.dispose());
+    return this.#disposed;
+  }
+
+  #runOne(inputs: Readonly<Record<string, Tensor>>, tensors: Tensors): Promise<Map<string, Tensor>> {
+    return this.#session.run(new Map([...tensors, ...(this.#bank?.unused ?? []), ...Object.entries(inputs)]));
+  }
+
+  #runRows(inputs: Readonly<Record<string, Tensor>>, fitted: readonly (Fitted | null)[]): Promise<Map<string, Tensor>> {
+    const run = this.#turn.then(() =>
+      this.#session.run(new Map([...this.#disabled, ...this.#bank!.feeds(fitted), ...Object.entries(inputs)])),
+    );
+    this.#turn = run.catch(() => undefined);
+    return run;
+  }
+
+  #keep<T>(run: Promise<T>): Promise<T> {
+    const ended = run.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#running.add(ended);
+    void ended.then(() => this.#running.delete(ended));
+    return run;
+  }
+
+  /** Throws when rows and batch differ in number, or an adapter reaches a site where rows cannot differ. */
+  #checkRows(
+    inputs: Readonly<Record<string, Tensor>>,
+    rows: readonly AdapterChoice[],
+    fitted: readonly (Fitted | null)[],
+  ): void {
+    const count = this.#batch === undefined ? undefined : inputs[this.#batch]?.dims[0];
+    if (count !== undefined && count !== rows.length)
+      throw new LowrankError(
+        "data",
+        `rows: expected one for each of the ${count} rows of the batch, got ${rows.length}`,
+      );
+    const faults = new Set<string>();
+    for (const one of new Set(fitted)) {
+      if (one === null) continue;
+      for (const fault of this.#rowFaults(one)) faults.add(fault);
+    }
+    throwFaults("adapter", "rows", [...faults]);
+  }
+
+  /** What of an adapter cannot differ from row to row. */
+  #rowFaults(fitted: Fitted): readonly string[] {
+    let faults = this.#checked.get(fitted);
+    if (faults === undefined) {
+      const able = new Set(this.#rows.sites.flatMap(({ adapted: { a, b } }) => [a, b]));
+      const others = [...fitted.keys].filter((key) => !able.has(key));
+      faults = others.map((key) => `${key}: ${this.#reason(key)}; run each adapter's rows as a batch of their own`);
+      this.#checked.set(fitted, faults);
+    }
+    return faults;
+  }
+
+  #reason(key: string): string {
+    const fault = [...this.#rows.faults].find(([path]) => key.includes(`.${path}.`))?.[1];
+    return fault ?? "only A and B can differ from row to row";
   }
 }
 

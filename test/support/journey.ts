@@ -45,6 +45,8 @@ export interface ToyResult {
   readonly enabled: number[];
   readonly disabled: number[];
   readonly merged: number[];
+  /** Logits with the adapter on every other row, from the first. */
+  readonly everyOther: number[];
   readonly accuracy: { readonly base: number; readonly enabled: number };
 }
 
@@ -88,6 +90,9 @@ export async function toyJourney(): Promise<ToyResult> {
     enabled: logits(await switching.run(batch.inputs, { adapter: again })),
     disabled: logits(await switching.run(batch.inputs)),
     merged: logits(await single.run(batch.inputs)),
+    everyOther: logits(
+      await switching.run(batch.inputs, { rows: labels.map((_, row) => (row % 2 === 0 ? again : null)) }),
+    ),
   };
   for (const session of [plain, switching, single]) await session.dispose();
   return {
