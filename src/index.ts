@@ -8,6 +8,7 @@ export { attachLora } from "./lora/attach.ts";
 export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
+export { plainAdapter } from "./lora/residual.ts";
 export {
   createModel,
   float,

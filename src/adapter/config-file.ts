@@ -71,11 +71,14 @@ const unsupported: readonly string[] = [
   ...["velora_config", "use_bdlora", "ensure_weight_tying"],
 ];
 
-/** Initialisations that leave the base as it is. EVA sets A from activations: what is stored is plain LoRA. */
-const plainInitialisations: ReadonlySet<string> = new Set(["gaussian", "orthogonal", "eva"]);
+/**
+ * Initialisations whose A and B are plain LoRA, or can be made it: EVA sets A from activations; the residual that "pissa" and
+ * "olora" leave is computed again from the base (lora/residual.ts).
+ */
+const knownInitialisations: ReadonlySet<string> = new Set(["gaussian", "orthogonal", "eva", "pissa", "olora"]);
 
-/** Initialisations that also change the base: their A and B belong to a base that we do not have. */
-const residualInitialisations = /^(?:pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga)$/;
+/** Initialisations that also change the base, in a way that cannot be computed again. */
+const residualInitialisations = /^(?:pissa_niter_\d+|corda|loftq|lora_ga)$/;
 
 /**
  * Reads adapter_config.json. Adds every fault to `faults`, and to `warnings` what PEFT 0.21 does not know. Returns null when
@@ -222,12 +225,12 @@ function readInitialisation(value: JsonValue | undefined, faults: string[]): boo
   if (value === undefined) return true;
   if (value === null) return false;
   if (typeof value === "boolean") return value;
-  if (typeof value === "string" && plainInitialisations.has(value)) return value;
+  if (typeof value === "string" && knownInitialisations.has(value)) return value;
   const residual = typeof value === "string" && residualInitialisations.test(value);
   faults.push(
     residual
       ? `init_lora_weights: ${describe(value)} is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`
-      : `init_lora_weights: expected true, false, "gaussian", "orthogonal" or "eva", got ${describe(value)}`,
+      : `init_lora_weights: expected true, false, "gaussian", "orthogonal", "eva", "pissa" or "olora", got ${describe(value)}`,
   );
   return true;
 }

@@ -4,6 +4,7 @@ import { throwFaults } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
 import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
+import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
 import { consumers, producers, storedValue } from "../onnx/graph.ts";
@@ -20,8 +21,9 @@ import { elementCount, type Tensor, tensor } from "../tensor.ts";
  * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, and dilated Convs.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, adapter: Adapter): Model {
+export function merge(model: Model, given: Adapter): Model {
   const { graph } = model;
+  const adapter = plainAdapter(given, model);
   const writer = new Writer(model);
   const infos = inferShapes(graph);
   const placed = new Set<string>();

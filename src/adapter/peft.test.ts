@@ -301,14 +301,12 @@ describe("refused", () => {
     [{ bias: "all" }, 'bias: expected "none", got "all"; trained biases are not supported'],
     [
       { init_lora_weights: "magic" },
-      'init_lora_weights: expected true, false, "gaussian", "orthogonal" or "eva", got "magic"',
+      'init_lora_weights: expected true, false, "gaussian", "orthogonal", "eva", "pissa" or "olora", got "magic"',
     ],
-    ...["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga"].map(
-      (name): [Record<string, unknown>, string] => [
-        { init_lora_weights: name },
-        `init_lora_weights: "${name}" is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`,
-      ],
-    ),
+    ...["pissa_niter_16", "corda", "loftq", "lora_ga"].map((name): [Record<string, unknown>, string] => [
+      { init_lora_weights: name },
+      `init_lora_weights: "${name}" is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`,
+    ]),
     ...Object.entries({
       ...{ use_dora: true, lora_bias: true, use_qalora: true, ensure_weight_tying: true, layer_replication: [[0, 4]] },
       ...{

@@ -21,7 +21,11 @@ export interface LoraConfig {
   alphaPattern?: Readonly<Record<string, number>>;
   /** The layer stores its weight as [in, out] (Hugging Face Conv1D). Default false. */
   fanInFanOut?: boolean;
-  /** How A starts; B starts at zero. `true` (default) is U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). */
+  /**
+   * How A and B start. `true` (default): A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0; "gaussian": A ~ N(0, (1/r)^2), B = 0;
+   * "orthogonal": both random, B A = 0; "pissa", "pissa_niter_<number>" and "olora" from the weights; "eva" from data
+   * (`initEva`); "loftq" from what quantization lost (`initLoftq`); false: both random.
+   */
   initLoraWeights?: boolean | string;
   /** What PEFT calls base_model_name_or_path. */
   baseModelNameOrPath?: string | null;
@@ -35,6 +39,11 @@ export interface Adapter {
   readonly config: AdapterConfig;
   /** `base_model.model.<module path>.lora_A.weight` [r, in] and `….lora_B.weight` [out, r]. */
   readonly tensors: ReadonlyMap<string, Tensor>;
+  /**
+   * By key, the A0 and B0 that PiSSA or OLoRA started with: A and B belong to the residual W - s B0 A0 then. `plainAdapter`
+   * gives what it is on the base itself.
+   */
+  readonly initial?: ReadonlyMap<string, Tensor>;
 }
 
 /** A LoraConfig with every default filled in. */

@@ -6,6 +6,7 @@ import type { Adapter } from "../lora/config.ts";
 import { factorFault } from "../lora/factors.ts";
 import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
+import { besideColumns, plainAdapter, stackRows } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
@@ -56,7 +57,7 @@ class SwitchingSession implements AdapterSession {
   constructor(adapted: AdaptedModel, session: Session) {
     this.#adapted = adapted;
     this.#session = session;
-    this.#disabled = adapted.config === null ? currentWeights(adapted) : disabledTensors(adapted);
+    this.#disabled = adapted.config === null ? currentWeights(adapted) : (adapted.initial ?? disabledTensors(adapted));
   }
 
   async run(
@@ -83,6 +84,26 @@ class SwitchingSession implements AdapterSession {
 
 /** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
 function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
+  const isOwn = adapter.initial !== undefined && adapter.initial === adapted.initial;
+  const plain = isOwn ? adapter : plainAdapter(adapter, adapted.base);
+  const fitted = fitPlain(adapted, plain);
+  return isOwn ? fitted : withInitial(adapted, fitted);
+}
+
+/** On the residual of a base, an adapter of the base itself needs what was taken out as well: [A; A0] and [B, B0]. */
+function withInitial({ initial, sites }: AdaptedModel, fitted: Tensors): Tensors {
+  if (initial === null) return fitted;
+  const whole = new Map(fitted);
+  for (const { a, b } of sites) {
+    if (!initial.has(a)) continue;
+    const [A, B] = [fitted.get(a) as Tensor<"float32">, fitted.get(b) as Tensor<"float32">];
+    whole.set(a, stackRows(A, initial.get(a) as Tensor<"float32">, 1));
+    whole.set(b, besideColumns(B, initial.get(b) as Tensor<"float32">, 1));
+  }
+  return whole;
+}
+
+function fitPlain(adapted: AdaptedModel, adapter: Adapter): Tensors {
   const fitted = disabledTensors(adapted);
   const faults = [...adapter.tensors.keys()]
     .filter((key) => !fitted.has(key))

@@ -5,6 +5,7 @@ import type { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { currentWeights } from "../lora/full.ts";
 import { initAdapter } from "../lora/init.ts";
+import { resumeFrom } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
@@ -71,10 +72,11 @@ export async function train(
   data: Batches,
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<{ adapter: Adapter; history: History }> {
-  const start = options.adapter ?? initAdapter(adapted, options).adapter;
-  throwMisfits([...parameterFaults(adapted, start.tensors), ...scaleFaults(adapted, start.config)]);
-  const { tensors, history } = await runTraining(adapted, start.tensors, data, options);
-  return { adapter: { config: start.config, tensors }, history };
+  const { adapted: ready, adapter: start } =
+    options.adapter === undefined ? initAdapter(adapted, options) : resumeFrom(adapted, options.adapter);
+  throwMisfits([...parameterFaults(ready, start.tensors), ...scaleFaults(ready, start.config)]);
+  const { tensors, history } = await runTraining(ready, start.tensors, data, options);
+  return { adapter: { ...start, tensors }, history };
 }
 
 /**
