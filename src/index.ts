@@ -35,6 +35,8 @@ export {
   gradcheck,
 } from "./train/gradcheck.ts";
 export { type AdapterSession, createSession } from "./train/infer.ts";
+export type { LoraFaOptions } from "./train/lora-fa.ts";
+export { type LoraPlusOptions, loraPlus } from "./train/lora-plus.ts";
 export {
   binaryCrossEntropy,
   type ContrastiveOptions,

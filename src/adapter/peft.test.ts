@@ -65,6 +65,9 @@ const fresh: AdapterConfig = {
   alphaPattern: {},
   fanInFanOut: false,
   initLoraWeights: true,
+  loraDropout: 0,
+  layersToTransform: null,
+  layersPattern: null,
   baseModelNameOrPath: null,
   taskType: null,
   extra: {},
@@ -120,8 +123,8 @@ describe("writeAdapter", () => {
       loraAlpha: 3,
       useRslora: true,
       targetModules: ["2", "0"],
+      loraDropout: 1e-5,
       extra: {
-        lora_dropout: 1e-5,
         auto_mapping: { parent_library: "torch.nn.modules.container", base_model_class: "Sequential" },
       },
     };

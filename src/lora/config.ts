@@ -2,6 +2,7 @@
 // "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
 import { throwFaults } from "../errors.ts";
 import type { Tensor } from "../tensor.ts";
+import { layerFaults } from "./layers.ts";
 
 /** What to adapt and how. Names and defaults are those of PEFT's adapter_config.json; an adapter's config is one too. */
 export interface LoraConfig {
@@ -27,6 +28,12 @@ export interface LoraConfig {
    * (`initEva`); "loftq" from what quantization lost (`initLoftq`); false: both random.
    */
   initLoraWeights?: boolean | string;
+  /** Probability that a value of a layer's input is dropped before A, in training only; default 0. */
+  loraDropout?: number;
+  /** Only layers of these numbers: the first number in a module path behind the name of a container. Needs a list of targets. */
+  layersToTransform?: number | readonly number[] | null;
+  /** What the containers are called (`layers`, `h`), as regular expressions; default: any name. */
+  layersPattern?: string | readonly string[] | null;
   /** What PEFT calls base_model_name_or_path. */
   baseModelNameOrPath?: string | null;
   taskType?: string | null;
@@ -61,6 +68,9 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
     alphaPattern: config.alphaPattern ?? {},
     fanInFanOut: config.fanInFanOut ?? false,
     initLoraWeights: config.initLoraWeights ?? true,
+    loraDropout: config.loraDropout ?? 0,
+    layersToTransform: config.layersToTransform ?? null,
+    layersPattern: config.layersPattern ?? null,
     baseModelNameOrPath: config.baseModelNameOrPath ?? null,
     taskType: config.taskType ?? null,
     extra: config.extra ?? {},
@@ -77,6 +87,9 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
   for (const [path, r] of Object.entries(resolved.rankPattern)) checkRank(`rankPattern ${JSON.stringify(path)}`, r);
   for (const [path, alpha] of Object.entries(resolved.alphaPattern))
     checkAlpha(`alphaPattern ${JSON.stringify(path)}`, alpha);
-  throwFaults("config", "LoRA configuration", faults);
+  if (!(resolved.loraDropout >= 0 && resolved.loraDropout < 1)) {
+    faults.push(`loraDropout: expected a number of at least 0 and below 1, got ${resolved.loraDropout}`);
+  }
+  throwFaults("config", "LoRA configuration", [...faults, ...layerFaults(resolved)]);
   return resolved;
 }

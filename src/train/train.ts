@@ -9,6 +9,7 @@ import { resumeFrom } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
+import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { constant, type Schedule } from "./schedules.ts";
@@ -38,8 +39,13 @@ export interface TrainOptions extends SessionOptions {
   readonly signal?: AbortSignal;
   /** Called after each step. Keep it short: training waits for it. */
   readonly onStep?: (progress: StepProgress) => void;
-  /** Seed of a fresh adapter; default 0. */
+  /** Seed of a fresh adapter and of its dropout; default 0. */
   readonly seed?: number;
+  /**
+   * LoRA-FA (`train` only): A stays as it starts, and no gradient of it is computed. Without another `optimizer`, B is trained
+   * by AdamW on projected gradients, as in PEFT.
+   */
+  readonly loraFa?: LoraFaOptions;
 }
 
 export interface StepProgress {
@@ -75,8 +81,16 @@ export async function train(
   const { adapted: ready, adapter: start } =
     options.adapter === undefined ? initAdapter(adapted, options) : resumeFrom(adapted, options.adapter);
   throwMisfits([...parameterFaults(ready, start.tensors), ...scaleFaults(ready, start.config)]);
-  const { tensors, history } = await runTraining(ready, start.tensors, data, options);
-  return { adapter: { ...start, tensors }, history };
+  if (options.loraFa === undefined) {
+    const { tensors, history } = await runTraining(ready, start.tensors, data, options);
+    return { adapter: { ...start, tensors }, history };
+  }
+  const { adapted: half, optimizer } = loraFa(ready, start.tensors, options.loraFa);
+  const { tensors, history } = await runTraining(half, start.tensors, data, {
+    ...options,
+    optimizer: options.optimizer ?? optimizer,
+  });
+  return { adapter: { ...start, tensors: new Map([...start.tensors, ...tensors]) }, history };
 }
 
 /**
@@ -115,7 +129,8 @@ async function runTraining(
   const optimizer = options.optimizer ?? adam();
   const step = await compileStep(adapted, options.loss ?? crossEntropy(), optimizer, options);
   try {
-    loadParameters(step, adapted, start);
+    const own = new Map(adapted.parameters.map(({ key }) => [key, start.get(key)!]));
+    loadParameters(step, adapted, own);
     const history = await loop(step, optimizer, data, options);
     return { tensors: copyParameters(step, adapted), history };
   } finally {
