@@ -28,6 +28,7 @@ export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";
 export type { Device, SessionOptions } from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
+export { type EvaOptions, initEva } from "./train/eva.ts";
 export {
   type Gradcheck,
   type GradcheckOptions,
@@ -35,6 +36,7 @@ export {
   gradcheck,
 } from "./train/gradcheck.ts";
 export { type AdapterSession, createSession } from "./train/infer.ts";
+export { initLoftq, type LoftqOptions } from "./train/loftq.ts";
 export type { LoraFaOptions } from "./train/lora-fa.ts";
 export { type LoraPlusOptions, loraPlus } from "./train/lora-plus.ts";
 export {

@@ -4,6 +4,7 @@
 import type { LinearMap } from "../../linalg/linear-map.ts";
 import { type Matrix, transpose } from "../../linalg/matrix.ts";
 import { qr } from "../../linalg/qr.ts";
+import type { Svd } from "../../linalg/svd.ts";
 import { truncatedSvd } from "../../linalg/truncated-svd.ts";
 import type { Factors } from "./random.ts";
 
@@ -44,9 +45,13 @@ export function principalFactors(
   const { iterations } = method;
   // As many vectors as torch.svd_lowrank has: no more than r.
   const options = iterations === null ? {} : { iterations, oversampling: 0, seed };
-  const { u, s, v } = truncatedSvd(weight, r, options);
+  fillFactors(truncatedSvd(weight, r, options), scale, { A, B }, r);
+}
+
+/** A [r, in] and B [out, r] with scale * B A = u diag(s) v^T, the singular values shared out between both. */
+export function fillFactors({ u, s, v }: Svd, scale: number, { A, B }: Factors, r: number): void {
   const root = (k: number): number => Math.sqrt(s[k]! / scale);
-  setRows(A, transpose(v).data, s.length, weight.columns, root);
+  setRows(A, transpose(v).data, s.length, v.rows, root);
   setColumns(B, u, r, root);
 }
 
