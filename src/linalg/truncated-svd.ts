@@ -167,14 +167,13 @@ function* krylov(side: Side, rank: number, tolerance: number, random: Random): S
     if (rest === null || far.length >= nextCheck) {
       const { values, vectors } = symmetricEigen(lowerToSquare(gram));
       const y = firstRows(vectors, rank);
-      const near = multiply(y, stack(basis.vectors, side.size));
-      const found = { near, far: multiply(y, stack(far, side.other)) };
-      if (rest === null) return found;
       const margin = tolerance * Math.max(values[0]!, 0);
-      if (largestResidual(rest, y) <= margin) {
-        const missed = yield* missedBy(near, side, values[rank - 1]! + margin, random);
-        if (missed === null) return found;
-        block = stack([row(missed, 0), ...rowsOf(rest)], side.size);
+      if (rest === null || largestResidual(rest, y) <= margin) {
+        const near = multiply(y, stack(basis.vectors, side.size));
+        const limit = values[rank - 1]! + margin;
+        const missed = rest === null ? null : yield* missedBy(near, side, limit, random);
+        if (missed === null) return { near, far: multiply(y, stack(far, side.other)) };
+        block = stack([row(missed, 0), ...rowsOf(rest!)], side.size);
         continue;
       }
       // A test costs what several blocks cost.
