@@ -9,6 +9,7 @@ export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
 export { type HeadOptions, labelsOfModel, type Pooling, withHead } from "./lora/head.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
+export { plainAdapter } from "./lora/residual.ts";
 export {
   createModel,
   float,
@@ -39,6 +40,7 @@ export {
   type PositionedBatch,
   startPosition,
 } from "./train/data-source.ts";
+export { type EvaOptions, initEva } from "./train/eva.ts";
 export type {
   EarlyStopping,
   EvaluationData,
@@ -57,6 +59,9 @@ export {
 } from "./train/gradcheck.ts";
 export { type AdapterSession, createSession, type RunOptions } from "./train/infer.ts";
 export type { AdapterChoice, WeightedAdapter } from "./train/loaded-adapters.ts";
+export { initLoftq, type LoftqOptions } from "./train/loftq.ts";
+export type { LoraFaOptions } from "./train/lora-fa.ts";
+export { type LoraPlusOptions, loraPlus } from "./train/lora-plus.ts";
 export {
   binaryCrossEntropy,
   type ContrastiveOptions,

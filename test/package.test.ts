@@ -33,7 +33,7 @@ describe("the published package", () => {
       expect.arrayContaining([
         ...["package.json", "README.md", "LICENSE", "CHANGELOG.md", "schemas/summary.schema.json"],
         ...["dist/index.js", "dist/index.d.ts", "dist/node.js", "dist/node.d.ts", "dist/cli/main.js"],
-        ...["dist/onnx/gen/onnx_pb.js", "dist/train/gen/optimizer-wasm.js"],
+        ...["dist/onnx/gen/onnx_pb.js", "dist/train/gen/optimizer-wasm.js", "dist/linalg/gen/products-wasm.js"],
       ]),
     );
   });

@@ -30,11 +30,8 @@ const uninterpreted: Readonly<Record<string, unknown>> = {
   inference_mode: true,
   kasa_config: null,
   layer_replication: null,
-  layers_pattern: null,
-  layers_to_transform: null,
   loftq_config: {},
   lora_bias: false,
-  lora_dropout: new RawNumber("0.0"),
   lora_ga_config: null,
   megatron_config: null,
   megatron_core: "megatron.core",
@@ -59,7 +56,10 @@ const interpreted: ReadonlySet<string> = new Set([
     "exclude_modules",
     "fan_in_fan_out",
     "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
     "lora_alpha",
+    "lora_dropout",
   ],
   ...["peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora"],
 ]);
@@ -71,11 +71,14 @@ const unsupported: readonly string[] = [
   ...["velora_config", "use_bdlora", "ensure_weight_tying"],
 ];
 
-/** Initialisations that leave the base as it is. EVA sets A from activations: what is stored is plain LoRA. */
-const plainInitialisations: ReadonlySet<string> = new Set(["gaussian", "orthogonal", "eva"]);
+/**
+ * Initialisations whose A and B are plain LoRA, or can be made it: EVA sets A from activations; the residual that "pissa" and
+ * "olora" leave is computed again from the base (lora/residual.ts).
+ */
+const knownInitialisations: ReadonlySet<string> = new Set(["gaussian", "orthogonal", "eva", "pissa", "olora"]);
 
-/** Initialisations that also change the base: their A and B belong to a base that we do not have. */
-const residualInitialisations = /^(?:pissa(?:_niter_\d+)?|olora|corda|loftq|lora_ga)$/;
+/** Initialisations that also change the base, in a way that cannot be computed again. */
+const residualInitialisations = /^(?:pissa_niter_\d+|corda|loftq|lora_ga)$/;
 
 /**
  * Reads adapter_config.json. Adds every fault to `faults`, and to `warnings` what PEFT 0.21 does not know. Returns null when
@@ -101,6 +104,9 @@ export function readConfig(
       warnings.push(`key ${quote(key)} is not known: it is kept, and has no effect`);
     extra.push([key, toPlain(value)]);
   }
+  // "0" and "1e-1" are numbers too, and are to be written as they were.
+  const dropout = object.get("lora_dropout");
+  if (dropout instanceof RawNumber) extra.push(["lora_dropout", dropout]);
   const rank: Read<number> = (value, where) => readRank(value, where, maxRank, faults);
   const finite: Read<number> = (value, where) => readFinite(value, where, faults);
   const given = (key: string): JsonValue => object.get(key) ?? (object.has(key) ? null : new RawNumber("8"));
@@ -114,6 +120,9 @@ export function readConfig(
     alphaPattern: readPattern(object, "alpha_pattern", finite, faults),
     fanInFanOut: readBoolean(object, "fan_in_fan_out", faults),
     initLoraWeights: readInitialisation(object.get("init_lora_weights"), faults),
+    loraDropout: readDropout(object, faults),
+    layersToTransform: readLayers(object, faults),
+    layersPattern: readModules(object, "layers_pattern", faults),
     baseModelNameOrPath: readText(object, "base_model_name_or_path", faults),
     taskType: readText(object, "task_type", faults),
     extra: Object.fromEntries(extra),
@@ -135,7 +144,10 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     fan_in_fan_out: config.fanInFanOut,
     // "normal" is the study's own; PEFT would refuse the name, and its default starts as the base model does too.
     init_lora_weights: config.initLoraWeights === "normal" ? true : config.initLoraWeights,
+    layers_pattern: config.layersPattern,
+    layers_to_transform: config.layersToTransform,
     lora_alpha: config.loraAlpha,
+    lora_dropout: writtenAs(config.extra.lora_dropout, config.loraDropout) ?? pythonFloat(config.loraDropout),
     peft_type: "LORA",
     r: config.r,
     rank_pattern: patternEntries(config.rankPattern),
@@ -203,6 +215,34 @@ function readBoolean(object: JsonObject, key: string, faults: string[]): boolean
   return false;
 }
 
+/** A number as it stood in the file, where it still says the same. */
+function writtenAs(kept: unknown, value: number): RawNumber | undefined {
+  return kept instanceof RawNumber && kept.valueOf() === value ? kept : undefined;
+}
+
+/** PEFT's default is 0.0; a whole number is written with its point, as Python writes floats. */
+function pythonFloat(value: number): unknown {
+  return Number.isInteger(value) ? new RawNumber(`${value}.0`) : value;
+}
+
+function readDropout(object: JsonObject, faults: string[]): number {
+  const value = object.get("lora_dropout") ?? new RawNumber("0.0");
+  const rate = value instanceof RawNumber ? value.valueOf() : Number.NaN;
+  if (rate >= 0 && rate < 1) return rate;
+  faults.push(`lora_dropout: expected a number of at least 0 and below 1, got ${describe(value)}`);
+  return 0;
+}
+
+function readLayers(object: JsonObject, faults: string[]): number | readonly number[] | null {
+  const value = object.get("layers_to_transform") ?? null;
+  const isLayer = (item: JsonValue): item is RawNumber => item instanceof RawNumber && /^\d+$/.test(item.text);
+  if (value === null) return null;
+  if (isLayer(value)) return value.valueOf();
+  if (Array.isArray(value) && value.every(isLayer)) return value.map((item) => item.valueOf());
+  faults.push(`layers_to_transform: expected a number, a list of numbers or null, got ${describe(value)}`);
+  return null;
+}
+
 function readText(object: JsonObject, key: string, faults: string[]): string | null {
   const value = object.get(key) ?? null;
   if (value === null || typeof value === "string") return value;
@@ -222,12 +262,12 @@ function readInitialisation(value: JsonValue | undefined, faults: string[]): boo
   if (value === undefined) return true;
   if (value === null) return false;
   if (typeof value === "boolean") return value;
-  if (typeof value === "string" && plainInitialisations.has(value)) return value;
+  if (typeof value === "string" && knownInitialisations.has(value)) return value;
   const residual = typeof value === "string" && residualInitialisations.test(value);
   faults.push(
     residual
       ? `init_lora_weights: ${describe(value)} is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`
-      : `init_lora_weights: expected true, false, "gaussian", "orthogonal" or "eva", got ${describe(value)}`,
+      : `init_lora_weights: expected true, false, "gaussian", "orthogonal", "eva", "pissa" or "olora", got ${describe(value)}`,
   );
   return true;
 }

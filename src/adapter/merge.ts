@@ -4,6 +4,7 @@ import { throwFaults } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
 import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
+import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
 import type { ElementType } from "../onnx/elements.ts";
@@ -35,8 +36,9 @@ export interface MergeOptions {
  * quantized layers unless `dequantize` is set.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, adapter: Adapter, { dequantize = false }: MergeOptions = {}): Model {
+export function merge(model: Model, given: Adapter, { dequantize = false }: MergeOptions = {}): Model {
   const { graph } = model;
+  const adapter = plainAdapter(given, model);
   const writer = new Writer(model);
   const infos = inferShapes(graph);
   const placed = new Set<string>();

@@ -65,6 +65,9 @@ const fresh: AdapterConfig = {
   alphaPattern: {},
   fanInFanOut: false,
   initLoraWeights: true,
+  loraDropout: 0,
+  layersToTransform: null,
+  layersPattern: null,
   baseModelNameOrPath: null,
   taskType: null,
   extra: {},
@@ -120,8 +123,8 @@ describe("writeAdapter", () => {
       loraAlpha: 3,
       useRslora: true,
       targetModules: ["2", "0"],
+      loraDropout: 1e-5,
       extra: {
-        lora_dropout: 1e-5,
         auto_mapping: { parent_library: "torch.nn.modules.container", base_model_class: "Sequential" },
       },
     };
@@ -301,14 +304,12 @@ describe("refused", () => {
     [{ bias: "all" }, 'bias: expected "none", got "all"; trained biases are not supported'],
     [
       { init_lora_weights: "magic" },
-      'init_lora_weights: expected true, false, "gaussian", "orthogonal" or "eva", got "magic"',
+      'init_lora_weights: expected true, false, "gaussian", "orthogonal", "eva", "pissa" or "olora", got "magic"',
     ],
-    ...["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga"].map(
-      (name): [Record<string, unknown>, string] => [
-        { init_lora_weights: name },
-        `init_lora_weights: "${name}" is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`,
-      ],
-    ),
+    ...["pissa_niter_16", "corda", "loftq", "lora_ga"].map((name): [Record<string, unknown>, string] => [
+      { init_lora_weights: name },
+      `init_lora_weights: "${name}" is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`,
+    ]),
     ...Object.entries({
       ...{ use_dora: true, lora_bias: true, use_qalora: true, ensure_weight_tying: true, layer_replication: [[0, 4]] },
       ...{

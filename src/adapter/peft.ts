@@ -4,6 +4,7 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { type AdapterModule, collectModules } from "../lora/keys.ts";
+import { plainAdapter } from "../lora/residual.ts";
 import { rankOf } from "../lora/scale.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
@@ -57,13 +58,15 @@ export function readAdapter(files: AdapterFiles, options: ReadAdapterOptions = {
 }
 
 /**
- * The two files of a PEFT adapter directory. An adapter that was read and not changed gives the same bytes again. Throws
+ * The two files of a PEFT adapter directory. An adapter that was read and not changed gives the same bytes again; one that was
+ * trained on a residual (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which fits the base itself. Throws
  * LowrankError "adapter" for what `readAdapter` would refuse: NaN, infinity, shapes that disagree.
  *
  * @example
  * for (const [name, bytes] of writeAdapter(adapter)) await writeFile(join(directory, name), bytes);
  */
-export function writeAdapter(adapter: Adapter): Map<string, Uint8Array> {
+export function writeAdapter(given: Adapter): Map<string, Uint8Array> {
+  const adapter = given.initial === undefined ? given : plainAdapter(given);
   const faults: string[] = [];
   const modules = collectModules(adapter.tensors, faults);
   if (adapter.tensors.size === 0) faults.push("expected tensors, got none");

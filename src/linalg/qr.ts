@@ -35,7 +35,7 @@ export function qr(a: Matrix): Qr {
 }
 
 /** The unit vector v for which (I - 2 v v^T) x = (±|x|, 0, …, 0); zeros where x is zero. */
-function reflector(x: Float64Array): Float64Array {
+export function reflector(x: Float64Array): Float64Array {
   const top = x.reduce((found, value) => Math.max(found, Math.abs(value)), 0);
   if (top === 0) return new Float64Array(x.length);
   const v = x.map((value) => value / top); // squares of small entries shall not vanish
@@ -46,7 +46,7 @@ function reflector(x: Float64Array): Float64Array {
 }
 
 /** x becomes (I - 2 v v^T) x. */
-function reflect(v: Float64Array, x: Float64Array): void {
+export function reflect(v: Float64Array, x: Float64Array): void {
   const twice = 2 * dot(v, x);
   for (let i = 0; i < x.length; i++) x[i] = x[i]! - twice * v[i]!;
 }

@@ -2,7 +2,7 @@
 // trainable values are inputs of `model`, so that one session runs it with any values.
 import type { Dim, Model } from "../onnx/model.ts";
 import type { Site } from "../onnx/sites.ts";
-import type { TensorType } from "../tensor.ts";
+import type { Tensor, TensorType } from "../tensor.ts";
 import type { AdapterConfig } from "./config.ts";
 
 /** One trainable tensor. */
@@ -41,14 +41,20 @@ export class AdaptedModel {
   readonly sites: readonly AdaptedSite[];
   /** Null for a model that is trained whole. */
   readonly config: AdapterConfig | null;
+  /** By key, the A0 and B0 that were taken out of the weights of `model` (residual.ts); null where it has the base's own. */
+  readonly initial: ReadonlyMap<string, Tensor> | null;
   readonly #held = new Map<string, Promise<Held>>();
 
-  constructor(parts: Pick<AdaptedModel, "base" | "model" | "parameters" | "sites" | "config">) {
+  constructor(
+    parts: Pick<AdaptedModel, "base" | "model" | "parameters" | "sites" | "config"> &
+      Partial<Pick<AdaptedModel, "initial">>,
+  ) {
     this.base = parts.base;
     this.model = parts.model;
     this.parameters = parts.parameters;
     this.sites = parts.sites;
     this.config = parts.config;
+    this.initial = parts.initial ?? null;
   }
 
   /** The resource kept under `key`, made on first use and freed by `dispose()`. */

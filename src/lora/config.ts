@@ -2,6 +2,7 @@
 // "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
 import { throwFaults } from "../errors.ts";
 import type { Tensor } from "../tensor.ts";
+import { layerFaults } from "./layers.ts";
 
 /** What to adapt and how. Names and defaults are those of PEFT's adapter_config.json; an adapter's config is one too. */
 export interface LoraConfig {
@@ -21,8 +22,18 @@ export interface LoraConfig {
   alphaPattern?: Readonly<Record<string, number>>;
   /** The layer stores its weight as [in, out] (Hugging Face Conv1D). Default false. */
   fanInFanOut?: boolean;
-  /** How A starts; B starts at zero. `true` (default) is U(-1/sqrt(in), 1/sqrt(in)); "gaussian" is N(0, (1/r)^2). */
+  /**
+   * How A and B start. `true` (default): A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0; "gaussian": A ~ N(0, (1/r)^2), B = 0;
+   * "orthogonal": both random, B A = 0; "pissa", "pissa_niter_<number>" and "olora" from the weights; "eva" from data
+   * (`initEva`); "loftq" from what quantization lost (`initLoftq`); false: both random.
+   */
   initLoraWeights?: boolean | string;
+  /** Probability that a value of a layer's input is dropped before A, in training only; default 0. */
+  loraDropout?: number;
+  /** Only layers of these numbers: the first number in a module path behind the name of a container. Needs a list of targets. */
+  layersToTransform?: number | readonly number[] | null;
+  /** What the containers are called (`layers`, `h`), as regular expressions; default: any name. */
+  layersPattern?: string | readonly string[] | null;
   /** What PEFT calls base_model_name_or_path. */
   baseModelNameOrPath?: string | null;
   taskType?: string | null;
@@ -35,6 +46,11 @@ export interface Adapter {
   readonly config: AdapterConfig;
   /** `base_model.model.<module path>.lora_A.weight` [r, in] and `….lora_B.weight` [out, r]. */
   readonly tensors: ReadonlyMap<string, Tensor>;
+  /**
+   * By key, the A0 and B0 that PiSSA or OLoRA started with: A and B belong to the residual W - s B0 A0 then. `plainAdapter`
+   * gives what it is on the base itself.
+   */
+  readonly initial?: ReadonlyMap<string, Tensor>;
 }
 
 /** A LoraConfig with every default filled in. */
@@ -52,6 +68,9 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
     alphaPattern: config.alphaPattern ?? {},
     fanInFanOut: config.fanInFanOut ?? false,
     initLoraWeights: config.initLoraWeights ?? true,
+    loraDropout: config.loraDropout ?? 0,
+    layersToTransform: config.layersToTransform ?? null,
+    layersPattern: config.layersPattern ?? null,
     baseModelNameOrPath: config.baseModelNameOrPath ?? null,
     taskType: config.taskType ?? null,
     extra: config.extra ?? {},
@@ -68,6 +87,9 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
   for (const [path, r] of Object.entries(resolved.rankPattern)) checkRank(`rankPattern ${JSON.stringify(path)}`, r);
   for (const [path, alpha] of Object.entries(resolved.alphaPattern))
     checkAlpha(`alphaPattern ${JSON.stringify(path)}`, alpha);
-  throwFaults("config", "LoRA configuration", faults);
+  if (!(resolved.loraDropout >= 0 && resolved.loraDropout < 1)) {
+    faults.push(`loraDropout: expected a number of at least 0 and below 1, got ${resolved.loraDropout}`);
+  }
+  throwFaults("config", "LoRA configuration", [...faults, ...layerFaults(resolved)]);
   return resolved;
 }

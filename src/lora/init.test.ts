@@ -110,8 +110,9 @@ describe("initAdapter", () => {
 
   it("refuses a model without branches, and methods that it does not have", () => {
     expect(() => initAdapter(attachAll(twoLayers()))).toThrow(/no LoRA branches; use attachLora/);
-    const adapted = attachLora(twoLayers(), { initLoraWeights: "pissa" as "gaussian" });
-    expect(() => initAdapter(adapted)).toThrow(/initLoraWeights: expected true, "gaussian" or "normal", got "pissa"/);
+    const adapted = attachLora(twoLayers(), { initLoraWeights: "kaiming" });
+    expect(() => initAdapter(adapted)).toThrow(/initLoraWeights: expected true, false, "gaussian".*, got "kaiming"/);
+    expect(() => initAdapter(adapted, { method: "eva" as "olora" })).toThrow(/call initEva\(adapted, batches\)/);
   });
 });
 

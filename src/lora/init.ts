@@ -1,11 +1,14 @@
-// Fresh adapters. One factor starts at zero, so that the adapted model starts as the base (Hu et al. 2021, section 4.1): B, or
-// an Embedding's A, whose B is drawn from N(0, 1) whatever the method is (PEFT 0.21, reset_lora_parameters).
-import { LowrankError } from "../errors.ts";
-import { createRandom, type Random } from "../random.ts";
+// Fresh adapters. The adapted model starts as the base (Hu et al. 2021, section 4.1): one factor is zero (B, or an Embedding's A),
+// or B A is, or what B A adds was taken out of the weights (PEFT 0.21, tuners/lora/layer.py). Methods: init/.
+import { LowrankError, throwFaults } from "../errors.ts";
+import { createRandom } from "../random.ts";
 import { elementCount, type Tensor, zeros } from "../tensor.ts";
 import type { AdaptedModel } from "./adapted.ts";
 import type { Adapter } from "./config.ts";
 import { factorDims } from "./factors.ts";
+import { principalMethod } from "./init/principal.ts";
+import { drawFactors } from "./init/random.ts";
+import { onResidual, principalTensors } from "./residual.ts";
 
 export interface InitOptions {
   /** Default 0. The same seed gives the same adapter. */
@@ -14,13 +17,20 @@ export interface InitOptions {
   readonly method?: InitMethod;
 }
 
-/** PEFT's true (A ~ U(-1/sqrt(in), 1/sqrt(in))) and "gaussian" (A ~ N(0, (1/r)^2)); "normal" is A ~ N(0, 1), as the study has it. */
-export type InitMethod = true | "gaussian" | "normal";
+/**
+ * PEFT's init_lora_weights; "normal" is A ~ N(0, 1), as the study has it. "eva" and "loftq" need more than the model: see
+ * `initEva` and `initLoftq`.
+ */
+export type InitMethod = boolean | "gaussian" | "normal" | "orthogonal" | "pissa" | `pissa_niter_${number}` | "olora";
 
 /**
- * An adapter to start training from: A random, B zero; at an Embedding the other way round.
+ * An adapter to start training from, as `method` or else the configuration's initLoraWeights says. PiSSA and OLoRA take the
+ * adapter out of the weights: the `adapted` that comes back is over what is left, and computes what the base does.
  *
- * @example const { adapter } = initAdapter(adapted, { seed: 1 });
+ * @throws LowrankError "config" for a method that is not known, an odd rank with "orthogonal", layers that are no Linear ones
+ * with "pissa", "olora" or "orthogonal" (as in PEFT; Embeddings start as ever); "model" for weights that are not stored as
+ * float32.
+ * @example const { adapted: ready, adapter } = initAdapter(adapted, { method: "pissa" });
  */
 export function initAdapter(
   adapted: AdaptedModel,
@@ -28,37 +38,44 @@ export function initAdapter(
 ): { adapted: AdaptedModel; adapter: Adapter } {
   const { config } = adapted;
   if (config === null) throw new LowrankError("config", "initAdapter: the model has no LoRA branches; use attachLora");
+  const chosen = method ?? config.initLoraWeights;
+  const own = chosen === config.initLoraWeights ? config : { ...config, initLoraWeights: chosen };
+  const principal = principalMethod(chosen);
+  checkMethod(adapted, chosen);
+  const initial = principal && principalTensors(adapted.base, adapted.sites, principal, seed);
   const tensors = new Map<string, Tensor>();
-  for (const { site, r, a, b } of adapted.sites) {
+  for (const adaptedSite of adapted.sites) {
+    const { site, r, a, b } = adaptedSite;
     // A stream for each module: adding a target never changes what the others start from.
     const random = createRandom(seed, `init ${a}`);
     const [A, B] = [zeros(factorDims(site, r).a), zeros(factorDims(site, r).b)];
-    if (site.kind === "Embedding") fillNormal(B.data, random, 1);
-    else fill(A.data, random, method ?? config.initLoraWeights, r, A.data.length / r);
+    if (initial?.has(a)) {
+      A.data.set(initial.get(a)!.data as Float32Array);
+      B.data.set(initial.get(b)!.data as Float32Array);
+    } else drawFactors(adaptedSite, principal === undefined ? chosen : true, random, { A: A.data, B: B.data });
     tensors.set(a, A);
     tensors.set(b, B);
   }
-  return { adapted, adapter: { config, tensors } };
+  if (initial === undefined) return { adapted, adapter: { config: own, tensors } };
+  return { adapted: onResidual(adapted, initial), adapter: { config: own, tensors, initial } };
 }
 
-function fill(values: Float32Array, random: Random, method: boolean | string, r: number, fanIn: number): void {
-  if (method === true) fillUniform(values, random, 1 / Math.sqrt(fanIn));
-  else if (method === "gaussian") fillNormal(values, random, 1 / r);
-  else if (method === "normal") fillNormal(values, random, 1);
-  else
-    throw new LowrankError(
-      "config",
-      `initLoraWeights: expected true, "gaussian" or "normal", got ${JSON.stringify(method)}`,
-    );
-}
-
-/** Uniform in [-bound, bound). */
-export function fillUniform(values: Float32Array, random: Random, bound: number): void {
-  for (let index = 0; index < values.length; index++) values[index] = (2 * random.uniform() - 1) * bound;
-}
-
-function fillNormal(values: Float32Array, random: Random, deviation: number): void {
-  for (let index = 0; index < values.length; index++) values[index] = random.normal() * deviation;
+/** Throws LowrankError "config" where a method cannot start this model, with all sites that are in the way. */
+function checkMethod({ sites, initial }: AdaptedModel, method: boolean | string): void {
+  if (initial !== null) {
+    throw new LowrankError("config", "initAdapter: the model has an adapter taken out of it; start from attachLora");
+  }
+  if (method === "eva" || method === "loftq") {
+    const call = method === "eva" ? "initEva(adapted, batches)" : "initLoftq(adapted, floatModel)";
+    throw new LowrankError("config", `initLoraWeights: "${method}" needs more than the model; call ${call}`);
+  }
+  if (method !== "orthogonal") return;
+  const faults = sites.flatMap(({ site: { kind, modulePath }, r }) => {
+    if (kind === "Embedding") return [];
+    if (kind !== "Linear") return [`${modulePath}: expected a Linear layer, got ${kind}; exclude it`];
+    return r % 2 === 0 ? [] : [`${modulePath}: expected an even rank, got ${r}`];
+  });
+  throwFaults("config", 'initLoraWeights "orthogonal"', faults);
 }
 
 /**

@@ -5,6 +5,7 @@ import { LowrankError, throwFaults } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import type { Site } from "../onnx/sites.ts";
 import type { AdapterConfig } from "./config.ts";
+import { chosenLayers, layerOf } from "./layers.ts";
 import { backtracking, patternFault } from "./scale.ts";
 
 /** Last path segments under which language models keep the layer that maps to the vocabulary. */
@@ -23,7 +24,8 @@ const maxWays = 1e12;
  * expression is invalid, or when two sites share a path that was targeted.
  */
 export function selectSites(
-  config: Pick<AdapterConfig, "targetModules" | "excludeModules"> & Partial<Pick<AdapterConfig, "taskType">>,
+  config: Pick<AdapterConfig, "targetModules" | "excludeModules"> &
+    Partial<Pick<AdapterConfig, "taskType" | "layersToTransform" | "layersPattern">>,
   all: readonly Site[],
 ): Site[] {
   const { targetModules, excludeModules } = config;
@@ -45,7 +47,8 @@ export function selectSites(
     if (typeof targetModules === "string" && site.part !== undefined && named(site.part.of)) return false;
     return named(site.modulePath);
   };
-  const chosen = all.filter((site) => isWanted(site) && !excluded(site.modulePath));
+  const wanted = all.filter((site) => isWanted(site) && !excluded(site.modulePath));
+  const chosen = ofChosenLayers(config, wanted);
   if (chosen.length === 0) {
     throw new LowrankError(
       "config",
@@ -64,6 +67,35 @@ export function selectSites(
     ),
   );
   return chosen;
+}
+
+/** Of `wanted`, what layersToTransform leaves. As in PEFT, a path that is itself an entry of the targets is left alone. */
+function ofChosenLayers(
+  {
+    targetModules,
+    layersToTransform = null,
+    layersPattern = null,
+  }: Pick<AdapterConfig, "targetModules"> & Partial<Pick<AdapterConfig, "layersToTransform" | "layersPattern">>,
+  wanted: readonly Site[],
+): Site[] {
+  const layers = chosenLayers({ layersToTransform });
+  if (layers === null) return [...wanted];
+  const layer = layerOf({ layersPattern });
+  const numbers = new Map(wanted.map((site) => [site, layer(site.modulePath)]));
+  const there = new Set(numbers.values());
+  const listed = [...there].filter((number) => number !== undefined).sort((a, b) => a - b);
+  const examples = wanted.slice(0, 5).map(({ modulePath }) => modulePath);
+  const known =
+    listed.length > 0 ? `the targets lie in ${listed.join(", ")}` : `no target lies in one: ${examples.join(", ")}`;
+  const missing = [...layers].filter((number) => !there.has(number));
+  throwFaults(
+    "config",
+    "layersToTransform",
+    missing.map((number) => `layer ${number} has no target; ${known}`),
+  );
+  const isNamed = ({ modulePath }: Site): boolean =>
+    typeof targetModules !== "string" && targetModules.includes(modulePath);
+  return wanted.filter((site) => isNamed(site) || layers.has(numbers.get(site) ?? -1));
 }
 
 function isHiddenLinear({ kind, modulePath: path, part }: Site, taskType: string | null): boolean {

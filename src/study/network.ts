@@ -1,6 +1,6 @@
 // The study's network: 784-1000-2000-10 with ReLU between, and, in the documented form, on the logits too (STUDY: "ReLU-6").
 
-import { fillUniform } from "../lora/init.ts";
+import { fillUniform } from "../lora/init/random.ts";
 import { createModel, graphBuilder, type Value } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
 import { createRandom } from "../random.ts";

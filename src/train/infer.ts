@@ -7,6 +7,7 @@ import type { Adapter } from "../lora/config.ts";
 import { factorFault } from "../lora/factors.ts";
 import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
+import { besideColumns, plainAdapter, stackRows } from "../lora/residual.ts";
 import { type RowModel, withRows } from "../lora/rows.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
@@ -111,7 +112,7 @@ class SwitchingSession implements AdapterSession {
       adapted.model.graph.inputs.map(({ name }) => name),
     );
     this.#adapters = new LoadedAdapters(adapted, (adapter) => fitAdapter(adapted, adapter));
-    this.#disabled = adapted.config === null ? currentWeights(adapted) : disabledTensors(adapted);
+    this.#disabled = adapted.config === null ? currentWeights(adapted) : (adapted.initial ?? disabledTensors(adapted));
     this.#rows = rows;
     this.#bank = rows.sites.length === 0 ? null : new RowBank(rows);
     const own = new Set(adapted.parameters.map(({ key }) => key));
@@ -214,6 +215,26 @@ class SwitchingSession implements AdapterSession {
 
 /** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
 function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
+  const isOwn = adapter.initial !== undefined && adapter.initial === adapted.initial;
+  const plain = isOwn ? adapter : plainAdapter(adapter, adapted.base);
+  const fitted = fitPlain(adapted, plain);
+  return isOwn ? fitted : withInitial(adapted, fitted);
+}
+
+/** On the residual of a base, an adapter of the base itself needs what was taken out as well: [A; A0] and [B, B0]. */
+function withInitial({ initial, sites }: AdaptedModel, fitted: Tensors): Tensors {
+  if (initial === null) return fitted;
+  const whole = new Map(fitted);
+  for (const { a, b } of sites) {
+    if (!initial.has(a)) continue;
+    const [A, B] = [fitted.get(a) as Tensor<"float32">, fitted.get(b) as Tensor<"float32">];
+    whole.set(a, stackRows(A, initial.get(a) as Tensor<"float32">, 1));
+    whole.set(b, besideColumns(B, initial.get(b) as Tensor<"float32">, 1));
+  }
+  return whole;
+}
+
+function fitPlain(adapted: AdaptedModel, adapter: Adapter): Tensors {
   const fitted = disabledTensors(adapted);
   const faults = [...adapter.tensors.keys()]
     .filter((key) => !fitted.has(key))

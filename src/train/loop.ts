@@ -122,7 +122,9 @@ function feedOptions({ epochs, steps, prefetch = true, random }: TrainOptions, d
 async function advance(run: Run, state: LoopState, item: FeedItem, sums: Accumulator | null): Promise<boolean> {
   const { batch, next } = item;
   const where = (): string => `step ${state.step + 1}, batch that ends at epoch ${next.epoch}, index ${next.index}`;
-  let loss = batch === null ? null : await run.step.run(batch);
+  // Dropout draws by this number, so that a resumed run draws what the unbroken one would have.
+  const index = state.step * (run.options.accumulate ?? 1) + (sums?.count ?? 0);
+  let loss = batch === null ? null : await run.step.run(batch, index);
   if (sums !== null) {
     if (batch !== null && loss !== null) collect(run, batch, loss, sums, where);
     const isDue = sums.count === run.options.accumulate || (item.endsPass && sums.count > 0);

@@ -6,6 +6,7 @@ import { type BoundRun, openSession, type Session, type SessionOptions } from ".
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 import { type Arena, createArena } from "./arena.ts";
 import { inputDefaults } from "./default-inputs.ts";
+import { type DroppedModel, type MaskDrawer, maskDrawer, withDropout } from "./dropout.ts";
 import type { Loss } from "./losses.ts";
 import { type NamedArrays, type Optimizer, stateLengths } from "./optimizers.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
@@ -24,13 +25,23 @@ export interface TrainingStep {
   readonly parameters: NamedArrays;
   /** The gradients of the last run. */
   readonly gradients: NamedArrays;
-  /** Forward, loss and backward for one batch. Returns the loss. */
-  run(batch: Batch): Promise<number>;
+  /**
+   * Forward, loss and backward for one batch. Returns the loss.
+   *
+   * @param index the number of this run among all of the training, from 0: it decides what dropout draws. Default: one more
+   * than that of the run before.
+   */
+  run(batch: Batch, index?: number): Promise<number>;
   dispose(): Promise<void>;
 }
 
+export interface StepOptions extends SessionOptions {
+  /** Seed of dropout (the adapter's loraDropout); default 0. */
+  readonly seed?: number;
+}
+
 /**
- * Compiles the step of an adapted model.
+ * Compiles the step of an adapted model, with its configuration's dropout.
  *
  * @param optimizer says how much state to leave room for in the arena; null when none will be used.
  */
@@ -38,17 +49,31 @@ export async function compileStep(
   adapted: AdaptedModel,
   loss: Loss,
   optimizer: Pick<Optimizer, "slots" | "slotLength"> | null,
-  options: SessionOptions = {},
+  options: StepOptions = {},
 ): Promise<TrainingStep> {
-  const graph = buildStepGraph(adapted, loss);
+  const rate = adapted.config?.loraDropout ?? 0;
+  const dropped = rate === 0 ? null : withDropout(adapted);
+  const masks = dropped && maskDrawer(dropped, rate, options.seed ?? 0, options);
+  const graph = buildStepGraph(dropped?.adapted ?? adapted, loss);
   const session = await openSession(graph.model, { ...options, forBinding: true });
   try {
     const shapes = adapted.parameters.map(({ dims }) => dims);
-    return new CompiledStep(adapted, graph, session, optimizer === null ? [] : stateLengths(optimizer, shapes));
+    const state = optimizer === null ? [] : stateLengths(optimizer, shapes);
+    return new CompiledStep(adapted, { graph, session, state, dropped, masks });
   } catch (error) {
     await session.dispose();
     throw error;
   }
+}
+
+interface CompiledParts {
+  readonly graph: StepGraph;
+  readonly session: Session;
+  /** Lengths of the arrays of optimizer state. */
+  readonly state: readonly number[];
+  /** Null without dropout. */
+  readonly dropped: DroppedModel | null;
+  readonly masks: MaskDrawer | null;
 }
 
 class CompiledStep implements TrainingStep {
@@ -63,12 +88,16 @@ class CompiledStep implements TrainingStep {
   readonly #values = new Map<string, Tensor>();
   readonly #results: Map<string, Tensor>;
   readonly #loss = new Float32Array(1);
+  readonly #masks: MaskDrawer | null;
   #bound: BoundRun | undefined;
+  #runs = 0;
 
-  constructor(adapted: AdaptedModel, graph: StepGraph, session: Session, state: readonly number[]) {
+  constructor(adapted: AdaptedModel, { graph, session, state, dropped, masks }: CompiledParts) {
     this.#graph = graph;
     this.#session = session;
-    const own = new Set([graph.labels, ...adapted.parameters.map(({ key }) => key)]);
+    this.#masks = masks;
+    const maskNames = dropped?.masks.map(({ input }) => input) ?? [];
+    const own = new Set([graph.labels, ...maskNames, ...adapted.parameters.map(({ key }) => key)]);
     this.#names = session.inputs.filter((name) => !own.has(name));
     this.#complete = inputDefaults(adapted.model, this.#names);
     const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
@@ -82,24 +111,34 @@ class CompiledStep implements TrainingStep {
     }
   }
 
-  async run(batch: Batch): Promise<number> {
-    this.#feed({ ...batch, inputs: this.#complete(batch.inputs) });
+  async run(given: Batch, index: number = this.#runs): Promise<number> {
+    this.#runs = index + 1;
+    const batch = { ...given, inputs: this.#complete(given.inputs) };
+    const masks = (await this.#masks?.draw(batch.inputs, index)) ?? new Map<string, Tensor>();
+    this.#feed(batch, masks);
     this.#graph.checkLabels(batch.labels);
     await this.#bound!.run();
     return this.#loss[0]!;
   }
 
-  #feed({ inputs, labels }: Batch): void {
+  #feed({ inputs, labels }: Batch, masks: ReadonlyMap<string, Tensor>): void {
     if (this.#bound === undefined || this.#names.some((name) => inputs[name] === undefined)) {
-      const feeds = new Map([...this.#values, ...Object.entries(inputs), [this.#graph.labels, labels] as const]);
+      const feeds = new Map([
+        ...this.#values,
+        ...masks,
+        ...Object.entries(inputs),
+        [this.#graph.labels, labels] as const,
+      ]);
       this.#bound = this.#session.bind(feeds, this.#results);
       return;
     }
     for (const name in inputs) this.#bound.feed(name, inputs[name]!);
+    for (const [name, mask] of masks) this.#bound.feed(name, mask);
     this.#bound.feed(this.#graph.labels, labels);
   }
 
   async dispose(): Promise<void> {
+    await this.#masks?.dispose();
     await this.#session.dispose();
   }
 }

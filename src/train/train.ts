@@ -4,6 +4,7 @@ import type { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { currentWeights } from "../lora/full.ts";
 import { initAdapter } from "../lora/init.ts";
+import { resumeFrom } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Random } from "../random.ts";
 import type { SessionOptions } from "../runtime/session.ts";
@@ -22,6 +23,7 @@ import {
 } from "./evaluation.ts";
 import type { TrainingData } from "./feed.ts";
 import { type LoopState, type Run, runLoop, startState } from "./loop.ts";
+import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { asTensors, restoreCheckpoint } from "./resume.ts";
@@ -68,8 +70,13 @@ export interface TrainOptions extends SessionOptions {
   readonly onStep?: (progress: StepProgress) => void;
   /** Called after each evaluation; training waits for it. */
   readonly onEvaluation?: (evaluation: EvaluationProgress) => void | Promise<void>;
-  /** Seed of a fresh adapter; default 0. */
+  /** Seed of a fresh adapter and of its dropout; default 0. */
   readonly seed?: number;
+  /**
+   * LoRA-FA (`train` only): A stays as it starts, and no gradient of it is computed. Without another `optimizer`, B is trained
+   * by AdamW on projected gradients, as in PEFT.
+   */
+  readonly loraFa?: LoraFaOptions;
 }
 
 export interface StepProgress {
@@ -135,11 +142,21 @@ export async function train(
   data: TrainingData,
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<Trained> {
-  const start = options.adapter ?? initAdapter(adapted, options).adapter;
-  throwMisfits([...parameterFaults(adapted, start.tensors), ...scaleFaults(adapted, start.config)]);
-  const result = await runTraining(adapted, start.tensors, data, { checkGradients: true, ...options });
+  const { adapted: ready, adapter: start } =
+    options.adapter === undefined ? initAdapter(adapted, options) : resumeFrom(adapted, options.adapter);
+  throwMisfits([...parameterFaults(ready, start.tensors), ...scaleFaults(ready, start.config)]);
+  const frozen = options.loraFa === undefined ? null : loraFa(ready, start.tensors, options.loraFa);
+  const result = await runTraining(frozen?.adapted ?? ready, start.tensors, data, {
+    checkGradients: true,
+    ...(frozen && { optimizer: frozen.optimizer }),
+    ...options,
+  });
   const { tensors, best, averaged, history } = result;
-  const adapterOf = (values: ReadonlyMap<string, Tensor>): Adapter => ({ config: start.config, tensors: values });
+  // What is frozen (LoRA-FA's A) stays as it was at the start.
+  const adapterOf = (values: ReadonlyMap<string, Tensor>): Adapter => ({
+    ...start,
+    tensors: new Map([...start.tensors, ...values]),
+  });
   return {
     adapter: adapterOf(tensors),
     best: best && { metric: best.metric, value: best.value, step: best.step, adapter: adapterOf(best.tensors) },
@@ -185,7 +202,7 @@ async function runTraining(
   try {
     const step = await compileStep(adapted, loss, optimizer, options);
     try {
-      loadParameters(step, adapted, start);
+      loadParameters(step, adapted, new Map(adapted.parameters.map(({ key }) => [key, start.get(key)!])));
       const run: Run = { adapted, step, loss, optimizer, learningRate: schedule, evaluator, options };
       const state = startState(run);
       if (options.resume !== undefined) restoreCheckpoint(run, state, options.resume);
