@@ -48,6 +48,11 @@ const cases: readonly Case[] = [
 ];
 const stored = cases.filter(({ operator }) => operator !== "MatMul");
 
+/** As `support` has it, with its domain. */
+function operatorOf({ operator }: Case): string {
+  return operator === "MatMulNBits" ? `com.microsoft.${operator}` : operator;
+}
+
 function load({ name, paths }: Case) {
   const model = readModel(readFileSync(new URL(`${name}.onnx`, folder)), name);
   const { tensors } = readSafetensors(readFileSync(new URL(`${name}.safetensors`, folder)), name);
@@ -96,7 +101,11 @@ describe.each(cases)("$name", (one) => {
       [second, one.operator, 48, 32],
       [third, one.operator, 32, 16],
     ]);
-    expect(support(model, config).verdict).toMatchObject({ trainable: true, targets: one.paths, faults: [] });
+    const told = support(model, config);
+    expect(told.verdict).toMatchObject({ trainable: true, targets: one.paths, faults: [] });
+    const shape = one.operator === "MatMulNBits" ? [16, 32] : [32, 16];
+    const bias = one.operator === "MatMul" ? 0 : 16; // quantized as well, it is added behind more than the product
+    expect(told.sites.at(-1)).toMatchObject({ operator: operatorOf(one), shape, parameters: 32 * 16 + bias });
   });
 
   it("gives PyTorch's output, loss and gradients", async () => {
@@ -165,18 +174,12 @@ describe.each(stored)("merging into $name", (one) => {
 });
 
 describe("gradcheck", () => {
-  it.each(cases.filter(({ operator }) => operator === "MatMulNBits"))("passes on $name", async (one) => {
+  it.each(cases)("passes on $name", async (one) => {
     const { model, batch } = load(one);
     const { passed, rows } = await gradcheck(attachLora(model, { ...config, targetModules: one.paths }), batch.inputs);
     expect(rows).toHaveLength(6);
     expect(passed, JSON.stringify(rows)).toBe(true);
-  });
-
-  it.each(cases.filter(({ operator }) => operator === "MatMulInteger"))("passes on the last of $name", async (one) => {
-    // Below a rounded activation a function has steps, and no difference is a gradient.
-    const { model, batch } = load(one);
-    const { passed, rows } = await gradcheck(attachLora(model, { ...config, targetModules: ["fc3"] }), batch.inputs);
-    expect(rows).toHaveLength(2);
-    expect(passed, JSON.stringify(rows)).toBe(true);
+    // Blocks of 4 or 8 bits have no rounding in the way.
+    if (one.operator === "MatMulNBits") expect(Math.max(...rows.map(({ error }) => error))).toBeLessThan(1e-3);
   });
 });
