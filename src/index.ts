@@ -1,5 +1,5 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
-export { merge } from "./adapter/merge.ts";
+export { type MergeOptions, merge } from "./adapter/merge.ts";
 export { readAdapter, writeAdapter } from "./adapter/peft.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
@@ -21,7 +21,7 @@ export type { ElementType } from "./onnx/elements.ts";
 export type { ExternalReader } from "./onnx/external.ts";
 export type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./onnx/model.ts";
 export { type ReadOptions, readModel } from "./onnx/read.ts";
-export { type Site, sites } from "./onnx/sites.ts";
+export { type Call, type Part, type QuantizedWeight, type Site, type SiteKind, sites } from "./onnx/sites.ts";
 export { type ModelSummary, type SummaryRow, summary } from "./onnx/summary.ts";
 export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";

@@ -6,45 +6,93 @@ import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
-import { consumers, producers, storedValue } from "../onnx/graph.ts";
-import { floatValues, fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
+import { behindIdentity, consumers, producers, prune } from "../onnx/graph.ts";
+import { fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
+import { dequantizedWeight, storedWeight, transposed } from "../onnx/sites/dense.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
+
+export interface MergeOptions {
+  /**
+   * Whether quantized layers (MatMulNBits, dynamically quantized activations) become float32 MatMuls; by default they are
+   * refused, since W + s B A is not on their grid. Activations of such a layer are no longer quantized either.
+   */
+  readonly dequantize?: boolean;
+}
 
 /**
  * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
- * number of its groups.
+ * number of its groups. A module that is called several times is written once; a weight that other modules read too is
+ * copied first.
  *
- * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, and dilated Convs.
+ * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, dilated Convs, and
+ * quantized layers unless `dequantize` is set.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, adapter: Adapter): Model {
+export function merge(model: Model, adapter: Adapter, { dequantize = false }: MergeOptions = {}): Model {
   const { graph } = model;
   const writer = new Writer(model);
   const infos = inferShapes(graph);
   const placed = new Set<string>();
   const faults: string[] = [];
-  for (const site of sites(model)) {
+  const updates = new Map<Site, Float64Array>();
+  const all = sites(model);
+  for (const site of all) {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
     if (A === undefined && B === undefined) continue;
     placed.add(a).add(b);
-    const type = infos.get(site.weight)?.type;
+    const type = infos.get(site.quantized?.scale ?? site.weight)?.type;
     const dilated = dilationFault(site, site.modulePath);
     const fault =
       type === "float32" ? factorFault(site, A, B) : `expected float32 weights, got ${type}; convert the model`;
     if (dilated !== undefined) faults.push(dilated);
+    else if (site.quantized !== undefined && !dequantize) faults.push(quantizedFault(site));
     else if (fault !== undefined) faults.push(`${site.modulePath}: ${fault}`);
     else {
       const [factorA, factorB] = [A as Tensor<"float32">, B as Tensor<"float32">];
-      writer.write(site, updateOf(site, factorA, factorB, scaleOf(adapter.config, site.modulePath)));
+      const scale = scaleOf(adapter.config, site.modulePath) / site.factor;
+      // The rows of a packed layer are rows of its weight: one weight, one update.
+      const whole = all.find(({ modulePath }) => modulePath === site.part?.of) ?? site;
+      updates.set(whole, added(updates.get(whole), site, updateOf(site, factorA, factorB, scale)));
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
-  return { ...model, graph: writer.graph() };
+  for (const [site, update] of updates) writer.write(site, update);
+  return { ...model, graph: withoutUnused(graph, writer.graph()) };
+}
+
+function quantizedFault({ modulePath, node }: Site): string {
+  return `${modulePath}: its weight is quantized (${node.op}), so that W + s B A cannot be stored in it exactly; keep the adapter beside the model, or set dequantize for a float32 MatMul`;
+}
+
+/** The sum of a layer's updates; those of a part of its rows are laid into the whole. */
+function added(sum: Float64Array | undefined, site: Site, update: Float64Array): Float64Array {
+  const { part, inFeatures, outFeatures, layout } = site;
+  if (part === undefined) return sum === undefined ? update : sum.map((value, index) => value + update[index]!);
+  const whole = sum ?? new Float64Array(part.total * inFeatures);
+  const [width, stride, start] =
+    layout === "out,in" ? [inFeatures, inFeatures, part.from * inFeatures] : [outFeatures, part.total, part.from];
+  for (let index = 0; index < update.length; index++) {
+    whole[start + Math.floor(index / width) * stride + (index % width)]! += update[index]!;
+  }
+  return whole;
+}
+
+/** The graph without nodes and initializers that were of use before, and are no longer. */
+function withoutUnused(before: Graph, after: Graph): Graph {
+  const [used, needed] = [prune(before), prune(after)];
+  const [nodes, still] = [new Set(used.nodes), new Set(needed.nodes)];
+  const isUnused = (name: string): boolean => used.initializers.has(name) && !needed.initializers.has(name);
+  return {
+    ...after,
+    nodes: after.nodes.filter((node) => !nodes.has(node) || still.has(node)),
+    inputs: after.inputs.filter(({ name }) => !isUnused(name)),
+    initializers: new Map([...after.initializers].filter(([name]) => !isUnused(name))),
+  };
 }
 
 /** Collects what changes in a graph: initializers, and nodes with those that stand before them. */
@@ -55,7 +103,7 @@ class Writer {
   readonly #initializers: Map<string, StoredTensor>;
   readonly #made: ReadonlyMap<string, Node>;
   readonly #names: GraphBuilder;
-  readonly #isOwn: (name: string) => boolean;
+  readonly #isOwn: (name: string, site: Site) => boolean;
   readonly #changed = new Map<Node, readonly Node[]>();
 
   constructor({ graph, opsets, irVersion }: Model) {
@@ -69,24 +117,57 @@ class Writer {
 
   /** Adds an update, laid out as the site's weight is once it is without groups. */
   write(site: Site, update: Float64Array): void {
-    const stored = storedValue(this.#graph, this.#made, site.weight);
-    if (stored === undefined) {
-      this.#addTo(site, update);
-      return;
+    const written = new Map<string, string>(); // TorchScript transposes a weight anew for each call
+    for (const use of site.calls) {
+      const call: Site = { ...site, ...use };
+      // One call may be a Gemm over [out, in], another a MatMul over [in, out].
+      const own = use.layout === site.layout ? update : turned(update, site);
+      if (site.quantized !== undefined) this.#writeFloats(call, own, written);
+      else this.#writeCall(call, own, written);
     }
-    const weight = ungrouped(site, floatValues(site.weight, stored));
-    const dims = ungroupedDims(site);
-    const merged = fromTensor(
-      tensor(
-        "float32",
-        dims,
-        weight.map((value, index) => value + update[index]!),
-      ),
-    );
-    // Copy before write: others read the same value, or it is a Constant's or an Identity's.
-    const name = this.#isOwn(site.weight) ? site.weight : this.#names.freshName(`${site.modulePath}.weight`);
-    this.#initializers.set(name, merged);
-    if (name !== site.weight || site.groups > 1) this.#replace(site, name, []);
+  }
+
+  #writeCall(site: Site, update: Float64Array, written: Map<string, string>): void {
+    // TorchScript reads one stored weight through an Identity for each further call.
+    const source = behindIdentity(this.#made, site.weight);
+    let name = written.get(source);
+    if (name === undefined) {
+      const stored = storedWeight(this.#graph, this.#made, source);
+      if (stored === undefined) name = this.#addTo(site, update);
+      else {
+        const weight = ungrouped(site, stored.data);
+        const sum = weight.map((value, index) => value + update[index]!);
+        // Copy before write: others read the same value, or it is a Constant's.
+        name = this.#isOwn(source, site) ? source : this.#names.freshName(`${site.modulePath}.weight`);
+        this.#initializers.set(name, fromTensor(tensor("float32", ungroupedDims(site), sum)));
+      }
+      written.set(source, name);
+    }
+    if (name !== source || site.groups > 1) this.#replace(site, name);
+  }
+
+  /** A quantized product as a MatMul, with what it added itself behind it. */
+  #writeFloats(site: Site, update: Float64Array, written: Map<string, string>): void {
+    const { modulePath, input, output, layout } = site;
+    let name = written.get(site.weight);
+    if (name === undefined) {
+      const { dims, data } = dequantizedWeight(this.#graph, site);
+      const sum = data.map((value, index) => value + update[index]!);
+      const merged = tensor("float32", dims, sum);
+      name = this.#store(`${modulePath}.weight`, fromTensor(layout === "in,out" ? merged : transposed(merged)));
+      written.set(site.weight, name);
+    }
+    const ownBias = site.bias !== undefined && site.node.inputs.includes(site.bias) ? site.bias : undefined;
+    const product = ownBias === undefined ? output : this.#names.freshName(`${output}/product`);
+    const multiply = makeNode({
+      op: "MatMul",
+      name: this.#names.freshName(`${modulePath}/MatMul`),
+      inputs: [input, name],
+      outputs: [product],
+      metadata: site.node.metadata,
+    });
+    const add = ownBias && makeNode({ op: "Add", inputs: [product, ownBias], outputs: [output] });
+    this.#changed.set(this.#made.get(output)!, add ? [multiply, add] : [multiply]);
   }
 
   graph(): Graph {
@@ -106,7 +187,7 @@ class Writer {
   }
 
   /** weight + update as nodes; that of a grouped Conv is repeated for each group, and kept in its own channels. */
-  #addTo(site: Site, update: Float64Array): void {
+  #addTo(site: Site, update: Float64Array): string {
     const { modulePath, weight, groups, kernel } = site;
     const dims = ungroupedDims(site);
     const nodes: Node[] = [];
@@ -127,13 +208,16 @@ class Writer {
       const own = floats("channels", [out, channels, ...kernel.map(() => 1)], mask);
       whole = op("Mul", [op("Tile", [weight, times]), own]);
     }
-    this.#replace(site, op("Add", [whole, floats("update", dims, update)]), nodes);
+    const sum = op("Add", [whole, floats("update", dims, update)]);
+    this.#changed.set(site.node, [...nodes, site.node]);
+    return sum;
   }
 
-  #replace({ node, weightInput, groups }: Site, weight: string, before: readonly Node[]): void {
+  /** The node with another weight; what was put before it stays there. */
+  #replace({ node, weightInput, groups }: Site, weight: string): void {
     const attributes = new Map([...node.attributes].filter(([name]) => groups === 1 || name !== "group"));
     const changed = { ...node, inputs: node.inputs.with(weightInput, weight), attributes };
-    this.#changed.set(node, [...before, changed]);
+    this.#changed.set(node, [...(this.#changed.get(node) ?? [node]).slice(0, -1), changed]);
   }
 
   #store(name: string, value: StoredTensor): string {
@@ -143,11 +227,16 @@ class Writer {
   }
 }
 
-/** Whether a value is an initializer that one node reads, and that is no output itself. */
-function privateInitializers(graph: Graph): (name: string) => boolean {
+/** Whether a value is an initializer that nothing but a site's calls reads, also through Identity, and that is no output. */
+function privateInitializers(graph: Graph): (name: string, site: Site) => boolean {
   const readers = consumers(graph);
   const outputs = new Set(graph.outputs.map(({ name }) => name));
-  return (name) => graph.initializers.has(name) && readers.get(name)?.length === 1 && !outputs.has(name);
+  return (name, { calls }) => {
+    const isFree = (value: string): boolean => !outputs.has(value) && (readers.get(value) ?? []).every(isOfCall);
+    const isOfCall = (node: Node): boolean =>
+      calls.some((call) => call.node === node) || (node.op === "Identity" && isFree(node.outputs[0]!));
+    return graph.initializers.has(name) && isFree(name);
+  };
 }
 
 type Grouped = Pick<Site, "inFeatures" | "outFeatures" | "groups" | "kernel">;
@@ -166,6 +255,13 @@ function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight:
     whole.set(weight.subarray(out * row, (out + 1) * row), (out * groups + group) * row);
   }
   return whole;
+}
+
+/** A Linear layer's update in the layout that its site does not have. */
+function turned(update: Float64Array, { inFeatures, outFeatures, layout }: Site): Float64Array {
+  const columns = layout === "in,out" ? outFeatures : inFeatures;
+  const rows = update.length / columns;
+  return update.map((_, index) => update[(index % rows) * columns + Math.floor(index / rows)]!);
 }
 
 /** s B A in float64, laid out as the site stores its weight; each group of a Conv has its own rows of A. */

@@ -62,8 +62,9 @@ function parametersOf({ site, r, a, b }: AdaptedSite, index: number): Parameter[
 /** A and B are float32, and so must be what they are added to; a Conv's geometry must be one that LoRA has. */
 function checkSites({ graph }: Model, adaptedSites: readonly AdaptedSite[]): void {
   const shapes = inferShapes(graph);
-  const types = adaptedSites.flatMap(({ site: { modulePath, weight } }) => {
-    const type = shapes.get(weight)?.type ?? "an unknown type";
+  const types = adaptedSites.flatMap(({ site: { modulePath, weight, quantized } }) => {
+    // A quantized product computes in the type of its scales.
+    const type = shapes.get(quantized?.scale ?? weight)?.type ?? "an unknown type";
     return type === "float32" ? [] : [`${modulePath}: expected float32 weights, got ${type}; convert the model`];
   });
   throwFaults("model", "attachLora", [
@@ -85,7 +86,7 @@ function withBranches(
   parameters: readonly Parameter[],
 ): Graph {
   const shapes = inferShapes(graph);
-  const bySite = new Map(adaptedSites.map((adapted) => [adapted.site.node, adapted]));
+  const calls = callsByOutput(adaptedSites);
   const g = graphBuilder({
     opset,
     from: { ...graph, nodes: [] },
@@ -96,17 +97,50 @@ function withBranches(
       throw new LowrankError("model", `the model has a value ${key}: it is adapted already`);
   }
   for (const node of graph.nodes) {
-    const adapted = bySite.get(node);
-    if (adapted === undefined) g.node(node);
-    else addBranch(g, node, adapted, branchFor(adapted.site, shapes.get(node.inputs[0]!)?.shape?.length));
+    const branches = (calls.get(node.outputs[0] ?? "") ?? []).map((adapted): PlacedBranch => {
+      const { site } = adapted;
+      return { adapted, branch: branchFor(site, shapes.get(site.input)?.shape?.length) };
+    });
+    if (branches.length === 0) g.node(node);
+    else addBranches(g, node, branches);
   }
   return g.build();
 }
 
-/** The base's node under another output name, and the branch, which ends in the output that the node had. */
-function addBranch(g: GraphBuilder, node: Node, adapted: AdaptedSite, branch: Branch): void {
+/** The branches that end in each value; a module that is called several times has one at each call. */
+function callsByOutput(adaptedSites: readonly AdaptedSite[]): Map<string, AdaptedSite[]> {
+  const calls = new Map<string, AdaptedSite[]>();
+  for (const adapted of adaptedSites) {
+    for (const call of adapted.site.calls) {
+      const atCall: AdaptedSite = { ...adapted, site: { ...adapted.site, ...call } };
+      calls.set(call.output, [...(calls.get(call.output) ?? []), atCall]);
+    }
+  }
+  return calls;
+}
+
+interface PlacedBranch {
+  readonly adapted: AdaptedSite;
+  readonly branch: Branch;
+}
+
+/** The base's node under another output name, and one branch after the other, the last of which ends in that output. */
+function addBranches(g: GraphBuilder, node: Node, branches: readonly PlacedBranch[]): void {
   const output = node.outputs[0]!;
-  const base = g.freshName(`${output}/base`);
-  g.node({ ...node, outputs: [base] });
-  branch(g, adapted, base, output);
+  let base = g.freshName(`${output}/base`);
+  g.node({ ...node, outputs: [base, ...node.outputs.slice(1)] });
+  branches.forEach(({ adapted, branch }, index) => {
+    const sum = index === branches.length - 1 ? output : g.freshName(`${output}/sum`);
+    branch(g, wholeRows(g, adapted), base, sum);
+    base = sum;
+  });
+}
+
+/** The rows of a packed layer as all of it: B with zeros for the others, so that what takes them apart need not be known. */
+function wholeRows(g: GraphBuilder, adapted: AdaptedSite): AdaptedSite {
+  const { part, outFeatures } = adapted.site;
+  if (part === undefined) return adapted;
+  const pads = g.constant("int64", [part.from, 0, part.total - part.from - outFeatures, 0]);
+  const b = g.op("Pad", [adapted.b, pads], {}, { name: `${adapted.site.modulePath}/lora/rows` });
+  return { ...adapted, b };
 }

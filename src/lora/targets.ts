@@ -1,6 +1,6 @@
 // Which module paths a configuration means. Rules are PEFT's (peft/tuners/tuners_utils.py, check_target_module_exists):
 // a list entry matches a path that equals it or ends in `.` + it; a string is a regular expression matched in full;
-// "all-linear" is every Linear but the output embedding and, for sequence classification, the head.
+// "all-linear" is every Linear (a packed one as a whole) but the output embedding and, for sequence classification, the head.
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { Site } from "../onnx/sites.ts";
 import type { AdapterConfig } from "./config.ts";
@@ -38,8 +38,12 @@ export function selectSites(
   }
   const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
   const named = targetModules === "all-linear" ? () => true : matcher(targetModules, "targetModules");
-  const isWanted = (site: Site): boolean =>
-    targetModules === "all-linear" ? isHiddenLinear(site, config.taskType ?? null) : named(site.modulePath);
+  const isWanted = (site: Site): boolean => {
+    if (targetModules === "all-linear") return isHiddenLinear(site, config.taskType ?? null);
+    // An expression that means a packed layer means the whole of it, once; a list may name both.
+    if (typeof targetModules === "string" && site.part !== undefined && named(site.part.of)) return false;
+    return named(site.modulePath);
+  };
   const chosen = all.filter((site) => isWanted(site) && !excluded(site.modulePath));
   if (chosen.length === 0) {
     throw new LowrankError(
@@ -55,14 +59,14 @@ export function selectSites(
     "targetModules",
     repeated.map(
       (site) =>
-        `two layers are called ${JSON.stringify(site.modulePath)}; a shared layer cannot be adapted: exclude it`,
+        `two layers are called ${JSON.stringify(site.modulePath)}, with different weights; an adapter has one place for them: exclude it`,
     ),
   );
   return chosen;
 }
 
-function isHiddenLinear({ kind, modulePath: path }: Site, taskType: string | null): boolean {
-  if (kind !== "Linear") return false;
+function isHiddenLinear({ kind, modulePath: path, part }: Site, taskType: string | null): boolean {
+  if (kind !== "Linear" || part !== undefined) return false;
   if (taskType === "SEQ_CLS" && classificationHeads.has(path)) return false;
   return !outputEmbeddings.has(path.split(".").at(-1)!);
 }

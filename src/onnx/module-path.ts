@@ -8,7 +8,10 @@ import type { Node } from "./model.ts";
  * `fc`) from a module that is called so.
  */
 export function modulePath(node: Node, weight: string, isModule: (path: string) => boolean): string | undefined {
-  return scopePath(node) ?? weightPath(weight) ?? nodePath(node, isModule);
+  const [scope, named] = [scopePath(node), weightPath(weight)];
+  // A module may use another's weight, as MultiheadAttention does its out_proj's.
+  if (scope !== undefined && named?.startsWith(`${scope}.`)) return named;
+  return scope ?? named ?? nodePath(node, isModule);
 }
 
 /** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */
@@ -26,7 +29,26 @@ function lastModule(node: Node, key: string): string | undefined {
 
 /** The module of a weight that is called as PyTorch calls it. */
 export function weightPath(weight: string): string | undefined {
-  return weight.endsWith(".weight") && !weight.startsWith("onnx::") ? weight.slice(0, -".weight".length) : undefined;
+  const [, path] = /^(.+)\.q?weight$/.exec(withoutQuantization(weight)) ?? [];
+  // ONNX Runtime GenAI's builder names a weight after its node: `layers.0.attn.q_proj.MatMul.weight`.
+  return weight.startsWith("onnx::") ? undefined : path?.replace(/\.(MatMul|MatMulNBits)$/, "");
+}
+
+/** A name without what ONNX Runtime's quantizers write behind it: `fc.weight_quantized`, `fc.weight_Q4G32`, `fc.weight_DQ_Q4`. */
+export function withoutQuantization(name: string): string {
+  return name.replace(/(_quantized|(_DQ|_QDQ)?_Q\d+(G\d+)?)$/, "");
+}
+
+/** Paths of which `path` may be a later call: `fc_1` of `fc`, `block_1.fc` of `block.fc`. */
+export function earlierCalls(path: string): readonly string[] {
+  // A later call is numbered where it is made, which may be further out: `/block_1/fc/MatMul`.
+  return [path.replace(/_\d+$/, ""), path.replace(/_\d+(?=\.|$)/g, "")].filter((earlier) => earlier !== path);
+}
+
+/** The module whose bias an Add behind a product adds: quantizers drop the product's own metadata, and keep the Add's. */
+export function biasPath(add: Node | undefined, bias: string | undefined, isShared: boolean): string | undefined {
+  const path = /^(.+)\.bias$/.exec(withoutQuantization(bias ?? ""))?.[1];
+  return (add && scopePath(add)) ?? (isShared ? undefined : path);
 }
 
 /** TorchScript: `/encoder/encoder.0/encoder.0.fc/MatMul`; a segment that is a dotted prefix of the next is dropped. */
@@ -35,8 +57,5 @@ function nodePath(node: Node, isModule: (path: string) => boolean): string | und
   const segments = node.name.slice(1).split("/").slice(0, -1);
   if (segments.length === 0) return undefined;
   const path = segments.filter((segment, index) => !segments[index + 1]?.startsWith(`${segment}.`)).join(".");
-  if (isModule(path)) return path;
-  // A later call is numbered where it is made, which may be further out: `/block_1/fc/MatMul`.
-  const withoutCalls = [path.replace(/_\d+$/, ""), path.replace(/_\d+(?=\.|$)/g, "")];
-  return withoutCalls.find(isModule) ?? path;
+  return isModule(path) ? path : (earlierCalls(path).find(isModule) ?? path);
 }

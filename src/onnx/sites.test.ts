@@ -37,6 +37,21 @@ describe("module paths", () => {
     expect(pathOf("node_linear", "val_82", [], `['', "it's", 'linear']`)).toBe("it's");
   });
 
+  it("torch.export: a module inside the scope that has the weight is the one", () => {
+    expect(pathOf("node_Gemm", "attn.out_proj.weight", [], "['', 'attn', 'linear']")).toBe("attn.out_proj");
+    expect(pathOf("node_Gemm", "attn2.out_proj.weight", [], "['', 'attn', 'linear']")).toBe("attn");
+  });
+
+  it("what quantizers write behind a weight's name is none of it", () => {
+    expect(pathOf("n", "h.0.fc.weight_quantized")).toBe("h.0.fc");
+    expect(pathOf("n", "h.0.fc.weight_Q4G32")).toBe("h.0.fc");
+    expect(pathOf("n", "h.0.fc.weight_DQ_Q4")).toBe("h.0.fc");
+    expect(pathOf("/model/layers.0/attn/q_proj/MatMul_Q4", "model.layers.0.attn.q_proj.MatMul.weight_Q4")).toBe(
+      "model.layers.0.attn.q_proj",
+    );
+    expect(pathOf("n", "model.layers.0.mlp.up_proj.MatMulNBits.qweight")).toBe("model.layers.0.mlp.up_proj");
+  });
+
   it("torch.export: scopes that name no module leave it to the other sources", () => {
     expect(pathOf("node", "fc.weight", [], "['', 'linear']")).toBe("fc");
     expect(pathOf("node", "fc.weight", [], "[]")).toBe("fc");
@@ -104,6 +119,7 @@ describe("sites of exported models", () => {
   it("gpt2 by torch.export: Conv1D as Gemm, zero biases dropped, the tied output embedding as MatMul", () => {
     const block = (layer: number) => [
       `transformer.h.${layer}.attn.c_attn Gemm 16>48 in,out -`,
+      ...["q", "k", "v"].map((part) => `transformer.h.${layer}.attn.${part}_proj Gemm 16>16 in,out -`),
       `transformer.h.${layer}.attn.c_proj Gemm 16>16 in,out -`,
       `transformer.h.${layer}.mlp.c_fc Gemm 16>64 in,out -`,
       `transformer.h.${layer}.mlp.c_proj Gemm 64>16 in,out -`,
@@ -144,6 +160,78 @@ describe("sites of exported models", () => {
     const lines = golden("distilbert/base.legacy.onnx");
     expect(withoutBias(lines)).toEqual(distilbert);
     expect(biases(lines).indexOf("-", 2)).toBe(-1);
+  });
+});
+
+describe("packed projections", () => {
+  /** "path from+width", for short. */
+  const parts = (model: Model): string[] =>
+    sites(model).flatMap((site) => (site.part ? [`${site.modulePath} ${site.part.from}+${site.outFeatures}`] : []));
+
+  it.each(["base.onnx", "base.legacy.onnx"])("queries, keys and values, however they are taken apart: %s", (file) => {
+    const model = readModel(goldenFile(`packed/${file}`), file);
+    expect(parts(model)).toEqual([
+      ...["vit.q_proj 0+16", "vit.k_proj 16+16", "vit.v_proj 32+16"],
+      ...["mha.attn.q_proj 0+16", "mha.attn.k_proj 16+16", "mha.attn.v_proj 32+16"],
+      ...["grouped.q_proj 0+16", "grouped.k_proj 16+8", "grouped.v_proj 24+8"],
+      ...["chunked.q_proj 0+16", "chunked.k_proj 16+16", "chunked.v_proj 32+16"],
+    ]);
+    const whole = sites(model).filter(({ part }) => part === undefined);
+    expect(whole.map(({ modulePath: path, outFeatures }) => [path, outFeatures])).toEqual([
+      ["vit.qkv", 48],
+      ["mha.attn", 48],
+      ["mha.attn.out_proj", 16],
+      ["grouped.qkv_proj", 32],
+      ["chunked.Wqkv", 48],
+      ["head", 5],
+    ]);
+  });
+
+  /** A layer attn.qkv of 12 columns on [batch, time, 4], and what `take` does with it. */
+  function packed(take: (g: GraphBuilder, y: Value) => Value[], other?: (g: GraphBuilder, y: Value) => void): Model {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", ["batch", "time", 4]);
+    const y = g.op("MatMul", [x, g.initializer("attn.qkv.weight", zeros([4, 12]))]);
+    for (const value of take(g, y)) g.output(value, "float32");
+    other?.(g, y);
+    const model = createModel(g.build(), { opset: 18 });
+    return { ...model, opsets: new Map([...model.opsets, ["com.microsoft", 1]]) };
+  }
+  const split = (sizes: number[]) => (g: GraphBuilder, y: Value) =>
+    g.ops("Split", [y, g.constant("int64", sizes)], sizes.length, { axis: -1 });
+  const slice = (g: GraphBuilder, y: Value, from: number, to: number) =>
+    g.op("Slice", [y, ...[from, to, 2].map((value) => g.constant("int64", [value]))]);
+
+  it("by the sizes of a Split, and inside GroupQueryAttention", () => {
+    expect(parts(packed(split([4, 4, 4])))).toEqual(["attn.q_proj 0+4", "attn.k_proj 4+4", "attn.v_proj 8+4"]);
+    expect(parts(packed(split([8, 2, 2])))).toEqual(["attn.q_proj 0+8", "attn.k_proj 8+2", "attn.v_proj 10+2"]);
+    const grouped = packed((g, y) => [
+      g.op("GroupQueryAttention", [y], { num_heads: 4, kv_num_heads: 1 }, { domain: "com.microsoft" }),
+    ]);
+    expect(parts(grouped)).toEqual(["attn.q_proj 0+8", "attn.k_proj 8+2", "attn.v_proj 10+2"]);
+  });
+
+  it("but not where the runs are others, overlap, leave columns out, or something else reads them", () => {
+    expect(parts(packed(split([2, 2, 8])))).toEqual([]);
+    expect(parts(packed(split([6, 6])))).toEqual([]);
+    expect(parts(packed(split([3, 3, 3, 3])))).toEqual([]);
+    expect(parts(packed((g, y) => [slice(g, y, 0, 4), slice(g, y, 4, 8), slice(g, y, 8, 11)]))).toEqual([]);
+    expect(parts(packed((g, y) => [slice(g, y, 0, 5), slice(g, y, 4, 8), slice(g, y, 8, 12)]))).toEqual([]);
+    expect(parts(packed((g, y) => [...split([4, 4, 4])(g, y), g.op("Relu", [y])]))).toEqual([]);
+    // Heads outside, the three inside: the columns of queries do not lie together.
+    const interleaved = (g: GraphBuilder, y: Value): Value[] => {
+      const heads = g.op("Reshape", [y, g.constant("int64", [0, 0, 2, 6])]);
+      return g.ops("Split", [heads], 3, { axis: -1, num_outputs: 3 });
+    };
+    expect(parts(packed(interleaved))).toEqual([]);
+  });
+
+  it("nor where a layer has the path already", () => {
+    const taken = packed(split([4, 4, 4]), (g) => {
+      const x = g.input("z", "float32", ["batch", 4]);
+      g.output(g.op("MatMul", [x, g.initializer("attn.k_proj.weight", zeros([4, 4]))]), "float32");
+    });
+    expect(parts(taken)).toEqual([]);
   });
 });
 
@@ -259,9 +347,10 @@ describe("what is a site", () => {
     expect(list(gemm({ transB: 1, beta: float(0.5) }, [5, 3]))).toEqual(["fc Gemm 3>5 out,in -"]);
   });
 
-  it("no Gemm that is more than x W^T", () => {
-    expect(list(gemm({ transA: 1 }))).toEqual([]);
-    expect(list(gemm({ alpha: float(2) }))).toEqual([]);
+  it("a Gemm of x^T, and one with a factor, which is told", () => {
+    expect(list(gemm({ transA: 1 }, [3, 5]))).toEqual(["fc Gemm 3>5 in,out -"]);
+    expect(sites(gemm({ alpha: float(2) }))).toMatchObject([{ modulePath: "fc", factor: 2 }]);
+    expect(list(gemm({ alpha: float(0) }))).toEqual([]);
   });
 
   it("no product of two inputs, or of two constants, and none with a vector or a stack", () => {

@@ -1,25 +1,26 @@
-// Sites: the places of a model that can be adapted, each with the path that PyTorch gave its module: Linear (Gemm or
-// MatMul), Conv1d to 3d and Embedding (Gather), where their weight is a constant.
+// Sites: the places of a model that can be adapted, each with the path that PyTorch gave its module: Linear (Gemm, MatMul
+// and quantized products), Conv1d to 3d and Embedding (Gather), where their weight is a constant, and the rows of a packed
+// projection that are queries, keys and values. A module that is called several times is one site.
+import { dynamicProducts } from "./dynamic-product.ts";
 import { consumers } from "./graph.ts";
-import { floatAttribute, intAttribute, type Model, type Node } from "./model.ts";
-import { modulePath, weightPath } from "./module-path.ts";
+import type { Model, Node } from "./model.ts";
+import { biasPath, modulePath, weightPath, withoutQuantization } from "./module-path.ts";
+import { type FoundSite, joinCalls } from "./sites/calls.ts";
 import { type Constants, constantsOf } from "./sites/constants.ts";
+import { layerAt } from "./sites/layers.ts";
+import { partsOf } from "./sites/packed.ts";
 
 /** PyTorch's name of a layer that can be adapted. */
 export type SiteKind = "Linear" | "Conv1d" | "Conv2d" | "Conv3d" | "Embedding";
 
 /** A layer y = x W^T (+ bias), a convolution with W, or the rows of W by index, in PyTorch's terms. */
-export interface Site {
+export interface Site extends Call {
   readonly kind: SiteKind;
   /** What PyTorch called the module: `encoder.layer.0.attention.query`. */
   readonly modulePath: string;
-  /** The Gemm, MatMul, Conv or Gather. */
-  readonly node: Node;
-  /** The value that holds W: an initializer, or what is computed from initializers alone. */
-  readonly weight: string;
   /** Which input of the node W is. */
   readonly weightInput: number;
-  /** The paths of other sites that read the same stored weight (tied embeddings, layers called twice). */
+  /** The paths of other sites that read the same stored weight (tied embeddings). */
   readonly sharedWith: readonly string[];
   /** The value that holds the bias, where the node (or an Add behind it) has one. */
   readonly bias: string | undefined;
@@ -27,16 +28,54 @@ export interface Site {
   readonly inFeatures: number;
   /** Features or channels that go out; an Embedding's width. */
   readonly outFeatures: number;
-  /** How W is stored: "out,in" (a Conv: [out, in / groups, ...kernel]) as PyTorch does, or "in,out". */
-  readonly layout: "out,in" | "in,out";
+  /** y = factor x W^T: a Gemm's alpha; else 1. */
+  readonly factor: number;
   /** A Conv's kernel sizes; empty for other layers. */
   readonly kernel: readonly number[];
   /** A Conv's groups; 1 for other layers. */
   readonly groups: number;
+  /** How W is stored when that is not in floats; undefined when it is. */
+  readonly quantized: QuantizedWeight | undefined;
+  /** The rows of a packed projection that the site is; undefined for a whole layer. */
+  readonly part: Part | undefined;
+  /** Every use of the module in graph order; the first is the one that the site itself tells of. */
+  readonly calls: readonly Call[];
+}
+
+/** One use of a module. */
+export interface Call {
+  /** The Gemm, MatMul, Conv or Gather; MatMulNBits, or the node that multiplies integers. */
+  readonly node: Node;
+  /** The value that holds W: an initializer, or what is computed from initializers alone. */
+  readonly weight: string;
+  /** How W is stored: "out,in" (a Conv: [out, in / groups, ...kernel]) as PyTorch does, or "in,out". */
+  readonly layout: "out,in" | "in,out";
+  /** What the layer is applied to: x, or an Embedding's indices. */
+  readonly input: string;
+  /** The layer's result, to which its update is added; a bias behind the node comes later. */
+  readonly output: string;
+}
+
+/** W in 4 or 8 bits: in blocks (MatMulNBits), or whole beside dynamically quantized activations. */
+export interface QuantizedWeight {
+  readonly form: "blocks" | "dynamic";
+  /** The values that hold its scales and zero points; "" where there are none. */
+  readonly scale: string;
+  readonly zero: string;
+}
+
+/** Rows [from, from + outFeatures) of the W of another site. */
+export interface Part {
+  /** The packed layer's module path. */
+  readonly of: string;
+  readonly from: number;
+  /** Rows of the whole W. */
+  readonly total: number;
 }
 
 /**
- * Every place of a model that can be adapted, in graph order.
+ * Every place of a model that can be adapted, in graph order, the parts of a packed projection after it. Parts are called
+ * q_proj, k_proj and v_proj, beside the projection: those of `h.0.attn.c_attn` are `h.0.attn.q_proj` and so on.
  *
  * @example for (const site of sites(model)) console.log(site.kind, site.modulePath, site.inFeatures, site.outFeatures);
  */
@@ -44,110 +83,53 @@ export function sites(model: Model): Site[] {
   const { graph } = model;
   const constants = constantsOf(graph);
   const readers = consumers(graph);
+  const productAt = dynamicProducts(graph);
   const modules = new Set<string>();
-  for (const name of graph.initializers.keys()) modules.add(name.replace(/\.(weight|bias)$/, ""));
+  for (const name of graph.initializers.keys())
+    modules.add(withoutQuantization(name).replace(/\.(weight|bias|qweight)$/, ""));
   const counts = new Map<string, number>();
-  const found = graph.nodes.flatMap((node): Omit<Site, "sharedWith">[] => {
+  const found = graph.nodes.flatMap((node): FoundSite[] => {
     const count = counts.get(node.op) ?? 0;
     counts.set(node.op, count + 1);
-    const layer = node.domain === "" ? layers[node.op]?.(node, constants) : undefined;
+    const layer = layerAt(node, constants, productAt);
     if (layer === undefined) return [];
-    const { weight, outFeatures } = layer;
+    const { ownBias, ...rest } = layer;
+    const { outFeatures } = layer;
+    const behind = layer.kind === "Linear" ? addedBias(constants, readers, layer.output, outFeatures) : undefined;
+    const bias = isBias(constants, ownBias, outFeatures) ? ownBias : behind?.bias;
     const path =
-      modulePath(node, weight, (name) => modules.has(name)) ??
-      weightPath(constants.source(weight)) ??
-      fallbackPath(node, weight, count);
-    return [{ ...layer, modulePath: path, node, bias: biasOf(constants, readers, node, outFeatures) }];
+      modulePath(node, layer.weight, (name) => modules.has(name)) ??
+      weightPath(constants.source(layer.weight)) ??
+      biasPath(behind?.node, bias, (readers.get(bias ?? "")?.length ?? 0) > 1) ??
+      fallbackPath(node, layer.weight, count);
+    return [{ ...rest, modulePath: path, node, bias }];
   });
-  const bySource = new Map<string, (typeof found)[number][]>();
-  for (const site of found) {
-    const source = constants.source(site.weight);
-    bySource.set(source, [...(bySource.get(source) ?? []), site]);
-  }
-  return found.map((site) => {
-    const others = bySource.get(constants.source(site.weight))!.filter((other) => other !== site);
-    return { ...site, sharedWith: others.map((other) => other.modulePath) };
-  });
+  const joined = joinCalls(graph, found, constants);
+  const paths = new Set(joined.map((site) => site.modulePath));
+  return joined.flatMap((site) => [site, ...partsOf(site, constants, readers, paths)]);
 }
 
-type Layer = Omit<Site, "modulePath" | "node" | "bias" | "sharedWith">;
-
-/** By operator: the layer that a node is, or undefined when it is none. */
-const layers: Readonly<Record<string, (node: Node, constants: Constants) => Layer | undefined>> = {
-  Gemm: linear,
-  MatMul: linear,
-  Conv: convolution,
-  Gather: embedding,
-};
-
-/** The sizes of a node's constant weight; undefined when it is none, or what it is applied to is constant as well. */
-function weightDims(node: Node, input: number, applied: number, constants: Constants): readonly number[] | undefined {
-  // A constant times a constant is no layer; it only computes another weight.
-  if (node.inputs[applied] === undefined || constants.info(node.inputs[applied]) !== undefined) return undefined;
-  const dims = constants.info(node.inputs[input])?.shape;
-  return dims?.every((dim) => typeof dim === "number") ? dims : undefined;
-}
-
-function linear(node: Node, constants: Constants): Layer | undefined {
-  const dims = weightDims(node, 1, 0, constants);
-  if (dims?.length !== 2 || intAttribute(node, "transA", 0) !== 0) return undefined;
-  if (floatAttribute(node, "alpha", 1) !== 1) return undefined;
-  const [rows, columns] = dims as [number, number];
-  const rest = { kind: "Linear", weight: node.inputs[1]!, weightInput: 1, kernel: [], groups: 1 } as const;
-  return node.op === "Gemm" && intAttribute(node, "transB", 0) !== 0
-    ? { ...rest, inFeatures: columns, outFeatures: rows, layout: "out,in" }
-    : { ...rest, inFeatures: rows, outFeatures: columns, layout: "in,out" };
-}
-
-const convolutions: Readonly<Record<number, SiteKind>> = { 3: "Conv1d", 4: "Conv2d", 5: "Conv3d" };
-
-function convolution(node: Node, constants: Constants): Layer | undefined {
-  const dims = weightDims(node, 1, 0, constants);
-  const kind = dims && convolutions[dims.length];
-  if (dims === undefined || kind === undefined) return undefined;
-  const [outFeatures, perGroup, ...kernel] = dims as [number, number, ...number[]];
-  const groups = intAttribute(node, "group", 1);
-  const weight = node.inputs[1]!;
-  return { kind, weight, weightInput: 1, inFeatures: perGroup * groups, outFeatures, layout: "out,in", kernel, groups };
-}
-
-function embedding(node: Node, constants: Constants): Layer | undefined {
-  const dims = weightDims(node, 0, 1, constants);
-  if (dims?.length !== 2 || intAttribute(node, "axis", 0) !== 0) return undefined;
-  // Tables of integers are no weights.
-  if (constants.info(node.inputs[0])?.type?.includes("float") !== true) return undefined;
-  const [inFeatures, outFeatures] = dims as [number, number];
-  const weight = node.inputs[0]!;
-  return {
-    kind: "Embedding",
-    weight,
-    weightInput: 0,
-    inFeatures,
-    outFeatures,
-    layout: "in,out",
-    kernel: [],
-    groups: 1,
-  };
-}
-
-function biasOf(
+/** The Add behind a value that nothing else reads, when it adds one number to each column. */
+function addedBias(
   constants: Constants,
   readers: ReadonlyMap<string, readonly Node[]>,
-  node: Node,
+  output: string,
   outFeatures: number,
-): string | undefined {
-  const isBias = (name: string | undefined): name is string => {
-    const dims = constants.info(name)?.shape;
-    return dims?.length === 1 && dims[0] === outFeatures;
-  };
-  if (node.op !== "MatMul") return isBias(node.inputs[2]) ? node.inputs[2] : undefined;
-  const [next, ...others] = readers.get(node.outputs[0]!) ?? [];
-  return others.length === 0 && next?.op === "Add" && next.domain === "" ? next.inputs.find(isBias) : undefined;
+): { readonly node: Node; readonly bias: string } | undefined {
+  const [node, ...others] = readers.get(output) ?? [];
+  if (node === undefined || others.length > 0 || node.op !== "Add" || node.domain !== "") return undefined;
+  const bias = node.inputs.find((name) => isBias(constants, name, outFeatures));
+  return bias === undefined ? undefined : { node, bias };
+}
+
+function isBias(constants: Constants, name: string | undefined, outFeatures: number): boolean {
+  const dims = constants.info(name)?.shape;
+  return dims?.length === 1 && dims[0] === outFeatures;
 }
 
 /** `count` is the number of nodes of that operator before this one: it stays when other operators are rewritten. */
 function fallbackPath(node: Node, weight: string, count: number): string {
   // Exporters' made-up names (`onnx::MatMul_12`) say nothing about the module.
-  if (!weight.includes("::") && weight !== "") return weight;
+  if (!weight.includes("::") && weight !== "") return withoutQuantization(weight);
   return node.name !== "" ? node.name.replace(/^\//, "").replaceAll("/", ".") : `${node.op}_${count}`;
 }

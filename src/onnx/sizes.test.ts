@@ -29,6 +29,7 @@ describe("sizes that a graph computes", () => {
       (g, x) => g.op("Concat", [one(g, x, 0), one(g, x, -1), ints(g, 4)], { axis: 0 }),
       ["batch", "seq", 4],
     ],
+    ["Mod, with the divisor's sign", (g) => g.op("Mod", [ints(g, -1, 7, -3), int(g, 3)]), [2, 1, 0]],
     ["Gather of several", (g, x) => g.op("Gather", [shape(g, x), ints(g, 2, 0)]), ["seq", "batch"]],
     ["Slice", (g, x) => g.op("Slice", [shape(g, x), ints(g, 1), ints(g, 2 ** 31)]), [3, "seq"]],
     [
@@ -90,7 +91,7 @@ describe("sizes that a graph computes", () => {
       (g) => g.op("Identity", [g.initializer("table", tensor("int64", [2000], new BigInt64Array(2000)))]),
       undefined,
     ],
-    ["an operator that is not followed", (g, x) => g.op("Mod", [shape(g, x), ints(g, 2)]), [null, null, null]],
+    ["an operator that is not followed", (g, x) => g.op("Sign", [shape(g, x)]), [null, null, null]],
   ])("%s", (_, write, expected) => {
     expect(sizes(write)).toEqual(expected);
   });

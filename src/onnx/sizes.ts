@@ -1,7 +1,7 @@
 // Integer arithmetic on shapes, as exporters write it in front of Reshape, Expand and Slice: Shape, Gather, Slice, Concat,
 // Mul and their like, followed symbolically. A value's sizes are its integers, one entry for a scalar: a number, a symbol
 // that stands for a size (and is never negative), or null where nothing is known.
-import { type Dim, type Node, toTensor } from "./model.ts";
+import { type Dim, intAttribute, type Node, toTensor } from "./model.ts";
 import { type Known, type Shape, statedAxes, type TensorInfo } from "./shape-row.ts";
 
 /** Longer vectors hold data, not shapes. */
@@ -103,6 +103,9 @@ const rows: Readonly<Record<string, SizesRow>> = {
     (a, b) => Math.trunc(a / b),
     (a, b) => (b === 1 ? a : null),
   ),
+  // The sign is the divisor's, or with fmod the dividend's.
+  Mod: (node, ...rest) =>
+    arithmetic((a, b) => (intAttribute(node, "fmod", 0) !== 0 ? a % b : ((a % b) + b) % b))(node, ...rest),
   Max: arithmetic(Math.max, (a, b) => (a !== null && a === b ? a : null)),
   Min: arithmetic(Math.min, (a, b) => (a !== null && a === b ? a : null)),
   Neg: (_, [sizes]) => sizes?.map((size) => (typeof size === "number" ? -size : null)),

@@ -39,7 +39,8 @@ const mebibyte = 2 ** 20;
 export function summary(model: Model): ModelSummary {
   const { graph } = model;
   const shapes = inferShapes(graph);
-  const linear = new Map(sites(model).map((site) => [site.node, site]));
+  const layers = sites(model).filter(({ part }) => part === undefined);
+  const linear = new Map(layers.flatMap((site) => site.calls.map(({ node }) => [node, site] as const)));
   const biases = addedBiases(
     graph,
     new Set([...linear.values()].flatMap(({ bias }) => (bias === undefined ? [] : [bias]))),

@@ -4,11 +4,15 @@ import { subgraphs } from "../check.ts";
 import { producers } from "../graph.ts";
 import type { Graph, Node } from "../model.ts";
 import type { TensorInfo } from "../shape-row.ts";
-import { inferShapes } from "../shapes.ts";
+import { type ShapeTracker, shapeTracker } from "../shapes.ts";
 
 export interface Constants {
   /** Type and shape of a constant; undefined for what depends on an input of the graph. */
   info(name: string | undefined): TensorInfo | undefined;
+  /** Type and shape of any value. */
+  anyInfo(name: string): TensorInfo | undefined;
+  /** The integers that a constant scalar or vector holds, where all are known. */
+  integers(name: string | undefined): number[] | undefined;
   /** The stored value that a constant holds in another form: behind Identity, Transpose, Cast and the like. */
   source(name: string): string;
 }
@@ -28,8 +32,10 @@ export function constantsOf(graph: Graph): Constants {
     if (!isComputable(node) || !node.inputs.every((input) => input === "" || constants.has(input))) continue;
     for (const output of node.outputs) if (output !== "") constants.add(output);
   }
-  const infos = inferShapes(graph);
+  const { infos, integers }: ShapeTracker = shapeTracker(graph);
   return {
+    anyInfo: (name) => infos.get(name),
+    integers: (name) => (name === undefined || name === "" ? undefined : integers(name)),
     info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
     source: (name) => {
       let at = name;
