@@ -16,7 +16,11 @@ const names = [
   "mixed/base.onnx",
   "mixed/base.legacy.onnx",
   "mlp",
+  "packed/base.onnx",
+  "packed/base.legacy.onnx",
   "reg",
+  "shared/base.onnx",
+  "shared/base.legacy.onnx",
 ];
 
 describe("the golden cases", () => {
