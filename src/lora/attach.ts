@@ -1,7 +1,7 @@
 // LoRA attached to a model: y = x W^T becomes y + s (x A^T) B^T, with A and B as inputs of the graph
 // (Hu et al. 2021, arXiv:2106.09685, eq. 3). Every site costs two thin products; the base's nodes stay as they are.
 import { LowrankError, throwFaults } from "../errors.ts";
-import { type GraphBuilder, graphBuilder } from "../onnx/builder.ts";
+import { float, type GraphBuilder, graphBuilder } from "../onnx/builder.ts";
 import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { sites } from "../onnx/sites.ts";
@@ -127,6 +127,10 @@ interface PlacedBranch {
 /** The base's node under another output name, and one branch after the other, the last of which ends in that output. */
 function addBranches(g: GraphBuilder, node: Node, branches: readonly PlacedBranch[]): void {
   const output = node.outputs[0]!;
+  if (branches.some(({ adapted }) => adapted.site.fused)) {
+    g.node(withUpdatedWeight(g, node, branches));
+    return;
+  }
   let base = g.freshName(`${output}/base`);
   g.node({ ...node, outputs: [base, ...node.outputs.slice(1)] });
   branches.forEach(({ adapted, branch }, index) => {
@@ -134,6 +138,17 @@ function addBranches(g: GraphBuilder, node: Node, branches: readonly PlacedBranc
     branch(g, wholeRows(g, adapted), base, sum);
     base = sum;
   });
+}
+
+/** The node with W + s A^T B^T [in, out] for W: what it computes with W is not in the graph. */
+function withUpdatedWeight(g: GraphBuilder, node: Node, branches: readonly PlacedBranch[]): Node {
+  let weight = node.inputs[1]!;
+  for (const { adapted } of branches) {
+    const { a, b, scale, site } = wholeRows(g, adapted);
+    const attributes = { transA: 1, transB: 1, alpha: float(scale) };
+    weight = g.op("Gemm", [a, b, weight], attributes, { name: `${site.modulePath}/lora/weight` });
+  }
+  return { ...node, inputs: node.inputs.with(1, weight) };
 }
 
 /** The rows of a packed layer as all of it: B with zeros for the others, so that what takes them apart need not be known. */

@@ -101,6 +101,44 @@ describe("parts of packed layers", () => {
   });
 });
 
+describe("com.microsoft.Attention with its packed projection", () => {
+  /** x [batch, time, 6] -> two heads of 4 for queries and keys, and of `value` / 2 for values. */
+  function attention(value: number): Model {
+    const g = graphBuilder({ opset: 18 });
+    const total = 16 + value;
+    const inputs = [
+      g.input("x", "float32", ["batch", "time", 6]),
+      g.initializer("encoder.0.attention.qkv.weight", drawn("qkv", 6, total)),
+      g.initializer("encoder.0.attention.qkv.bias", drawn("bias", total)),
+    ];
+    const sizes = value === 8 ? {} : { qkv_hidden_sizes: [8, 8, value] };
+    const y = g.op("Attention", inputs, { num_heads: 2, ...sizes }, { domain: "com.microsoft" });
+    g.output(g.op("MatMul", [y, g.initializer("out.weight", drawn("out", value, 5))]), "float32");
+    const model = createModel(g.build(), { opset: 18 });
+    return { ...model, opsets: new Map([...model.opsets, ["com.microsoft", 1]]) };
+  }
+  const inputs = { x: drawn("x", 2, 5, 6) };
+
+  it.each([8, 12])("is a site with parts: values of width %i", async (value) => {
+    const model = attention(value);
+    expect(sites(model).map(({ modulePath: path, outFeatures, part }) => [path, outFeatures, part?.from])).toEqual([
+      ["encoder.0.attention.qkv", 16 + value, undefined],
+      ["encoder.0.attention.q_proj", 8, 0],
+      ["encoder.0.attention.k_proj", 8, 8],
+      ["encoder.0.attention.v_proj", value, 16],
+      ["out", 5, undefined],
+    ]);
+    const adapted = attachLora(model, { r: 2, loraAlpha: 6, targetModules: ["qkv", "q_proj", "v_proj"] });
+    expect(bits(await run(adapted, inputs))).toEqual(bits(await run(model, inputs)));
+    const adapter = randomAdapter(adapted);
+    const output = await run(adapted, inputs, adapter);
+    expect(bits(output)).not.toEqual(bits(await run(model, inputs)));
+    expectClose(await run(merge(model, adapter), inputs), output);
+    const { passed, rows } = await gradcheck(adapted, inputs);
+    expect([passed, rows.length], JSON.stringify(rows)).toEqual([true, 6]);
+  });
+});
+
 describe("modules that are called several times", () => {
   const file = "shared/base.legacy.onnx";
   const inputs = { ids: tensor("int64", [2, 4], BigInt64Array.from([0, 3, 10, 3, 7, 1, 1, 2], BigInt)) };

@@ -38,6 +38,8 @@ export interface Site extends Call {
   readonly quantized: QuantizedWeight | undefined;
   /** The rows of a packed projection that the site is; undefined for a whole layer. */
   readonly part: Part | undefined;
+  /** The product is inside com.microsoft.Attention, where nothing can be added to it: an update is added to W. */
+  readonly fused: boolean;
   /** Every use of the module in graph order; the first is the one that the site itself tells of. */
   readonly calls: readonly Call[];
 }
@@ -75,7 +77,8 @@ export interface Part {
 
 /**
  * Every place of a model that can be adapted, in graph order, the parts of a packed projection after it. Parts are called
- * q_proj, k_proj and v_proj, beside the projection: those of `h.0.attn.c_attn` are `h.0.attn.q_proj` and so on.
+ * q_proj, k_proj and v_proj, beside the projection: those of `h.0.attn.c_attn` are `h.0.attn.q_proj` and so on; those of a
+ * layer that is no projection by its name, or stands alone, are below it (`self_attn.q_proj`).
  *
  * @example for (const site of sites(model)) console.log(site.kind, site.modulePath, site.inFeatures, site.outFeatures);
  */
@@ -105,8 +108,12 @@ export function sites(model: Model): Site[] {
     return [{ ...rest, modulePath: path, node, bias }];
   });
   const joined = joinCalls(graph, found, constants);
-  const paths = new Set(joined.map((site) => site.modulePath));
-  return joined.flatMap((site) => [site, ...partsOf(site, constants, readers, paths)]);
+  const taken = new Set(joined.map((site) => site.modulePath));
+  return joined.flatMap((site) => {
+    const parts = partsOf(site, constants, readers, taken);
+    for (const part of parts) taken.add(part.modulePath);
+    return [site, ...parts];
+  });
 }
 
 /** The Add behind a value that nothing else reads, when it adds one number to each column. */

@@ -48,6 +48,11 @@ const cases: readonly Case[] = [
 ];
 const stored = cases.filter(({ operator }) => operator !== "MatMul");
 
+/** As `support` has it, with its domain. */
+function operatorOf({ operator }: Case): string {
+  return operator === "MatMulNBits" ? `com.microsoft.${operator}` : operator;
+}
+
 function load({ name, paths }: Case) {
   const model = readModel(readFileSync(new URL(`${name}.onnx`, folder)), name);
   const { tensors } = readSafetensors(readFileSync(new URL(`${name}.safetensors`, folder)), name);
@@ -96,7 +101,11 @@ describe.each(cases)("$name", (one) => {
       [second, one.operator, 48, 32],
       [third, one.operator, 32, 16],
     ]);
-    expect(support(model, config).verdict).toMatchObject({ trainable: true, targets: one.paths, faults: [] });
+    const told = support(model, config);
+    expect(told.verdict).toMatchObject({ trainable: true, targets: one.paths, faults: [] });
+    const shape = one.operator === "MatMulNBits" ? [16, 32] : [32, 16];
+    const bias = one.operator === "MatMul" ? 0 : 16; // quantized as well, it is added behind more than the product
+    expect(told.sites.at(-1)).toMatchObject({ operator: operatorOf(one), shape, parameters: 32 * 16 + bias });
   });
 
   it("gives PyTorch's output, loss and gradients", async () => {

@@ -12,7 +12,7 @@ import type { ElementType } from "../onnx/elements.ts";
 import { producers } from "../onnx/graph.ts";
 import type { Dim, Model, Node, ValueInfo } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
-import { sites } from "../onnx/sites.ts";
+import { type Site, sites } from "../onnx/sites.ts";
 import { summary } from "../onnx/summary.ts";
 import { upgradeModel } from "../onnx/upgrade/index.ts";
 import { elementCount } from "../tensor.ts";
@@ -58,7 +58,7 @@ export interface SiteSummary {
   readonly modulePath: string;
   readonly kind: string;
   readonly operator: string;
-  /** The weight's shape as it is stored; null when it is not known. */
+  /** The weight's shape as it is stored, in values, and of a packed layer's part its own; null when it is not known. */
   readonly shape: readonly Dim[] | null;
   /** Values of weight and bias. */
   readonly parameters: number;
@@ -102,15 +102,19 @@ export function support(model: Model, config?: LoraConfig, options: { readonly o
     inputs: graph.inputs.filter(({ name }) => !graph.initializers.has(name)).map(summarized),
     outputs: graph.outputs.map(summarized),
     operators: countOperators(model),
-    sites: sites(model).map(({ modulePath, kind, node, weight, bias }) => ({
-      modulePath,
-      kind,
-      operator: operatorOf(node),
-      shape: shapes.get(weight)?.shape ?? null,
-      parameters: sizeOf(weight) + (bias === undefined ? 0 : sizeOf(bias)),
-    })),
+    sites: sites(model).map((site) => {
+      const { modulePath, kind, node, weight, bias, quantized, part } = site;
+      // Bytes of blocks, or the whole of a packed layer, are not the layer's own shape.
+      const own = quantized !== undefined || part !== undefined ? linearDims(site) : shapes.get(weight)?.shape;
+      const count = elementCount(sizes(own)) + (bias === undefined ? 0 : sizeOf(bias));
+      return { modulePath, kind, operator: operatorOf(node), shape: own ?? null, parameters: count };
+    }),
     ...(config !== undefined && { verdict: verdictOn(model, config, options.output) }),
   };
+}
+
+function linearDims({ layout, inFeatures, outFeatures }: Site): number[] {
+  return layout === "out,in" ? [outFeatures, inFeatures] : [inFeatures, outFeatures];
 }
 
 function verdictOn(model: Model, config: LoraConfig, output: string | undefined): Verdict {

@@ -20,6 +20,7 @@ export type Layer = Pick<
   | "kernel"
   | "groups"
   | "quantized"
+  | "fused"
 > & {
   /** The bias that the node itself adds, if any. */
   readonly ownBias: string | undefined;
@@ -32,7 +33,9 @@ export function layerAt(
   productAt: (node: Node) => DynamicProduct | undefined,
 ): Layer | undefined {
   if (node.domain === "" && Object.hasOwn(layers, node.op)) return layers[node.op]!(node, constants);
-  if (node.domain === "com.microsoft" && node.op === "MatMulNBits") return blocks(node, constants);
+  if (node.domain === "com.microsoft" && Object.hasOwn(contribLayers, node.op)) {
+    return contribLayers[node.op]!(node, constants);
+  }
   const product = productAt(node);
   return product && dynamic(product, constants);
 }
@@ -44,7 +47,9 @@ const layers: Readonly<Record<string, (node: Node, constants: Constants) => Laye
   Gather: embedding,
 };
 
-const plain = { weightInput: 1, factor: 1, kernel: [], groups: 1, quantized: undefined } as const;
+const contribLayers: typeof layers = { MatMulNBits: blocks, Attention: attention };
+
+const plain = { weightInput: 1, factor: 1, kernel: [], groups: 1, quantized: undefined, fused: false } as const;
 
 /** The sizes of a node's constant weight; undefined when it is none, or what it is applied to is constant as well. */
 function weightDims(node: Node, input: number, applied: number, constants: Constants): readonly number[] | undefined {
@@ -113,6 +118,25 @@ function embedding(node: Node, constants: Constants): Layer | undefined {
     outFeatures,
     layout: "in,out",
     ownBias: undefined,
+  };
+}
+
+/** com.microsoft.Attention: its projection W [in, queries + keys + values] of x [batch, time, in]. */
+function attention(node: Node, constants: Constants): Layer | undefined {
+  const dims = weightDims(node, 1, 0, constants);
+  if (dims?.length !== 2) return undefined;
+  const [inFeatures, outFeatures] = dims as [number, number];
+  return {
+    ...plain,
+    kind: "Linear",
+    weight: node.inputs[1]!,
+    input: node.inputs[0]!,
+    output: node.outputs[0]!,
+    inFeatures,
+    outFeatures,
+    layout: "in,out",
+    fused: true,
+    ownBias: node.inputs[2],
   };
 }
 

@@ -14,27 +14,46 @@ export function partsOf(
   readers: ReadonlyMap<string, readonly Node[]>,
   taken: ReadonlySet<string>,
 ): Site[] {
-  if (site.kind !== "Linear") return [];
-  const rank = constants.anyInfo(site.output)?.shape?.length;
-  if (rank === undefined || rank === 0) return [];
-  const total = site.outFeatures;
-  const runs = runsOf({ value: site.output, axis: rank - 1, size: total, stride: 1 }, constants, readers);
-  const [q, k, v] = runs ?? [];
-  if (runs?.length !== 3 || !q || !k || !v) return [];
-  const widths = [q, k, v].map(([from, to]) => to - from) as [number, number, number];
-  if (widths[1] !== widths[2] || widths[0] % widths[1] !== 0) return [];
-  const paths = names.map((name) => `${parentOf(site.modulePath)}${name}`);
-  if (paths.some((path) => taken.has(path))) return [];
-  return [q, k, v].map(([from, to], index): Site => {
-    const part: Part = { of: site.modulePath, from, total };
-    return { ...site, modulePath: paths[index]!, outFeatures: to - from, bias: undefined, part };
+  const runs = site.kind === "Linear" ? partRuns(site, constants, readers) : undefined;
+  if (runs === undefined) return [];
+  const parents = [besideOf(site.modulePath), `${site.modulePath}.`];
+  const isFree = (parent: string): boolean => names.every((name) => !taken.has(parent + name));
+  const parent = parents.find(isFree);
+  if (parent === undefined) return [];
+  return runs.map(([from, to], index): Site => {
+    const part: Part = { of: site.modulePath, from, total: site.outFeatures };
+    return { ...site, modulePath: parent + names[index]!, outFeatures: to - from, bias: undefined, part };
   });
 }
 
+/** The columns of queries, keys and values; undefined when the layer does not have them side by side. */
+function partRuns(
+  site: Site,
+  constants: Constants,
+  readers: ReadonlyMap<string, readonly Node[]>,
+): readonly Run[] | undefined {
+  const total = site.outFeatures;
+  if (site.fused) {
+    const [q = total / 3, k = total / 3, v = total / 3] = intsAttribute(site.node, "qkv_hidden_sizes") ?? [];
+    if (q + k + v !== total) return undefined;
+    return [
+      [0, q],
+      [q, q + k],
+      [q + k, total],
+    ];
+  }
+  const rank = constants.anyInfo(site.output)?.shape?.length;
+  if (rank === undefined || rank === 0) return undefined;
+  const runs = runsOf({ value: site.output, axis: rank - 1, size: total, stride: 1 }, constants, readers);
+  const [q, k, v] = runs?.map(([from, to]) => to - from) ?? [];
+  return runs?.length === 3 && q && k && k === v && q % k === 0 ? runs : undefined;
+}
+
 /** What stands before the names: beside a projection (`attn.qkv`), inside a module that has it as its own (`self_attn`). */
-function parentOf(path: string): string {
+function besideOf(path: string): string {
   const at = path.lastIndexOf(".") + 1;
-  return /q_?k_?v|query_key_value|c_attn|proj|linear|dense/i.test(path.slice(at)) ? path.slice(0, at) : `${path}.`;
+  const isProjection = /q_?k_?v|query_key_value|c_attn|proj|linear|dense/i.test(path.slice(at));
+  return isProjection && at > 0 ? path.slice(0, at) : `${path}.`;
 }
 
 /** The columns of a layer's result in a value behind it: those of index i along `axis` are [i stride, (i + 1) stride). */
