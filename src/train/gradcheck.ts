@@ -1,6 +1,6 @@
 // The gradients of an adapted model held against central differences: for each parameter, along a random direction v, grad . v
 // against (f(p + h v) - f(p - h v)) / 2h. Differences are computed in float64 where ONNX Runtime has the kernels; the gradients
-// are those of training, in float32. f is a random weighted sum of one output.
+// are those of training, in float32. f is a random weighted sum of one output, without the rounding of quantized activations.
 
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { widened } from "../onnx/float64.ts";
@@ -12,6 +12,7 @@ import { openSession, type SessionOptions } from "../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 import type { Loss } from "./losses.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
+import { withoutRounding } from "./unrounded.ts";
 
 export interface GradcheckOptions extends SessionOptions {
   /** Seed of the values, the weights of the sum and the directions; default 0. */
@@ -82,7 +83,9 @@ export async function gradcheck(
   point.set(built.labels, drawn(dims, createRandom(seed, "gradcheck weights"), 1 / length));
 
   const gradients = await gradientsAt(built, point, options);
-  const forward = only(built.model, built.loss);
+  const rounded = only(built.model, built.loss);
+  // Straight-through gradients are those of the function without the steps, up to what rounding does to their factors.
+  const forward = withoutRounding(rounded);
   const session = await openPrecise(forward, options);
   try {
     const at = new Map([...feedsOf(forward, point)].map(([name, value]) => [name, widened(value)]));
@@ -98,7 +101,7 @@ export async function gradcheck(
         ...(await along(valueAt, at.get(key)!, gradients.get(key)!, { step, floor }, random)),
       });
     }
-    const tolerance = gradcheckTolerance[session.precision];
+    const tolerance = gradcheckTolerance[forward === rounded ? session.precision : "float32"];
     return { rows, precision: session.precision, tolerance, passed: rows.every(({ error }) => error <= tolerance) };
   } finally {
     await session.dispose();

@@ -174,18 +174,12 @@ describe.each(stored)("merging into $name", (one) => {
 });
 
 describe("gradcheck", () => {
-  it.each(cases.filter(({ operator }) => operator === "MatMulNBits"))("passes on $name", async (one) => {
+  it.each(cases)("passes on $name", async (one) => {
     const { model, batch } = load(one);
     const { passed, rows } = await gradcheck(attachLora(model, { ...config, targetModules: one.paths }), batch.inputs);
     expect(rows).toHaveLength(6);
     expect(passed, JSON.stringify(rows)).toBe(true);
-  });
-
-  it.each(cases.filter(({ operator }) => operator === "MatMulInteger"))("passes on the last of $name", async (one) => {
-    // Below a rounded activation a function has steps, and no difference is a gradient.
-    const { model, batch } = load(one);
-    const { passed, rows } = await gradcheck(attachLora(model, { ...config, targetModules: ["fc3"] }), batch.inputs);
-    expect(rows).toHaveLength(2);
-    expect(passed, JSON.stringify(rows)).toBe(true);
+    // Blocks of 4 or 8 bits have no rounding in the way.
+    if (one.operator === "MatMulNBits") expect(Math.max(...rows.map(({ error }) => error))).toBeLessThan(1e-3);
   });
 });
