@@ -37,7 +37,7 @@ export function merge(model: Model, adapter: Adapter, { dequantize = false }: Me
   const infos = inferShapes(graph);
   const placed = new Set<string>();
   const faults: string[] = [];
-  const updates = new Map<Site, Float64Array>();
+  const updated = new Map<Site, Site[]>();
   const all = sites(model);
   for (const site of all) {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
@@ -49,19 +49,22 @@ export function merge(model: Model, adapter: Adapter, { dequantize = false }: Me
     const fault =
       type === "float32" ? factorFault(site, A, B) : `expected float32 weights, got ${type}; convert the model`;
     if (dilated !== undefined) faults.push(dilated);
-    else if (site.quantized !== undefined && !dequantize) faults.push(quantizedFault(site));
+    else if (all.some((other) => other !== site && other.modulePath === site.modulePath)) {
+      faults.push(
+        `${site.modulePath}: two layers with different weights are called so, and an adapter has one place for them`,
+      );
+    } else if (site.quantized !== undefined && !dequantize) faults.push(quantizedFault(site));
     else if (fault !== undefined) faults.push(`${site.modulePath}: ${fault}`);
     else {
-      const [factorA, factorB] = [A as Tensor<"float32">, B as Tensor<"float32">];
-      const scale = scaleOf(adapter.config, site.modulePath) / site.factor;
       // The rows of a packed layer are rows of its weight: one weight, one update.
       const whole = all.find(({ modulePath }) => modulePath === site.part?.of) ?? site;
-      updates.set(whole, added(updates.get(whole), site, updateOf(site, factorA, factorB, scale)));
+      updated.set(whole, [...(updated.get(whole) ?? []), site]);
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
-  for (const [site, update] of updates) writer.write(site, update);
+  // One update in memory at a time.
+  for (const [site, parts] of updated) writer.write(site, sumOfUpdates(parts, adapter));
   return { ...model, graph: withoutUnused(graph, writer.graph()) };
 }
 
@@ -69,7 +72,19 @@ function quantizedFault({ modulePath, node }: Site): string {
   return `${modulePath}: its weight is quantized (${node.op}), so that W + s B A cannot be stored in it exactly; keep the adapter beside the model, or set dequantize for a float32 MatMul`;
 }
 
-/** The sum of a layer's updates; those of a part of its rows are laid into the whole. */
+/** The update of one weight by a layer, its parts, or both, laid out as the weight is. */
+function sumOfUpdates(parts: readonly Site[], { config, tensors }: Adapter): Float64Array {
+  let sum: Float64Array | undefined;
+  for (const site of parts) {
+    const { a, b } = adapterKeys(site.modulePath, site.kind);
+    const [A, B] = [tensors.get(a) as Tensor<"float32">, tensors.get(b) as Tensor<"float32">];
+    sum = added(sum, site, updateOf(site, A, B, scaleOf(config, site.modulePath) / site.factor));
+  }
+  if (sum === undefined) throw new Error("internal: a weight without an update");
+  return sum;
+}
+
+/** A sum of updates and one more; that of a part of the rows is laid into the whole. */
 function added(sum: Float64Array | undefined, site: Site, update: Float64Array): Float64Array {
   const { part, inFeatures, outFeatures, layout } = site;
   if (part === undefined) return sum === undefined ? update : sum.map((value, index) => value + update[index]!);

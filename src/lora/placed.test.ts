@@ -191,9 +191,13 @@ describe("modules that are called several times", () => {
     g.output(h, "float32");
     const model = createModel(g.build(), { opset: 18 });
     const nodes = model.graph.nodes.map((node) => ({ ...node, metadata }));
-    expect(() => attachLora({ ...model, graph: { ...model.graph, nodes } })).toThrow(
+    const twice: Model = { ...model, graph: { ...model.graph, nodes } };
+    expect(() => attachLora(twice)).toThrow(
       'targetModules: two layers are called "fc", with different weights; an adapter has one place for them: exclude it',
     );
+    const alone: Model = { ...model, graph: { ...model.graph, nodes: [nodes[0]!, model.graph.nodes[1]!] } };
+    const adapter = randomAdapter(attachLora(alone, { r: 2, targetModules: ["fc"] }));
+    expect(() => merge(twice, adapter)).toThrow("fc: two layers with different weights are called so");
   });
 });
 
