@@ -18,12 +18,11 @@ import {
 /** Real ones have about 1 KB; those with a rank for each module of a large model, tens. */
 const maxConfigBytes = 4_000_000;
 
-/** Every key that PEFT 0.21 writes for a plain LoRA and that AdapterConfig does not hold, with PEFT's default. */
+/** Every key that PEFT 0.21 writes for a LoRA and that AdapterConfig does not hold, with PEFT's default. */
 const uninterpreted: Readonly<Record<string, unknown>> = {
   alora_invocation_tokens: null,
   arrow_config: null,
   auto_mapping: null,
-  bias: "none",
   corda_config: null,
   ensure_weight_tying: false,
   eva_config: null,
@@ -33,20 +32,16 @@ const uninterpreted: Readonly<Record<string, unknown>> = {
   layers_pattern: null,
   layers_to_transform: null,
   loftq_config: {},
-  lora_bias: false,
   lora_dropout: new RawNumber("0.0"),
   lora_ga_config: null,
   megatron_config: null,
   megatron_core: "megatron.core",
-  modules_to_save: null,
   monteclora_config: null,
   peft_version: "0.21.0",
   qalora_group_size: 16,
   revision: null,
   target_parameters: null,
-  trainable_token_indices: null,
   use_bdlora: null,
-  use_dora: false,
   use_qalora: false,
   velora_config: null,
 };
@@ -55,18 +50,22 @@ const uninterpreted: Readonly<Record<string, unknown>> = {
 const interpreted: ReadonlySet<string> = new Set([
   ...[
     "alpha_pattern",
+    "bias",
     "base_model_name_or_path",
     "exclude_modules",
     "fan_in_fan_out",
     "init_lora_weights",
     "lora_alpha",
+    "lora_bias",
+    "modules_to_save",
   ],
   ...["peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora"],
+  ...["trainable_token_indices", "use_dora"],
 ]);
 
 /** Keys that change what the adapter computes, or what it stores, when they are neither null, false nor empty. */
 const unsupported: readonly string[] = [
-  ...["use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"],
+  ...["target_parameters", "layer_replication"],
   ...["use_qalora", "alora_invocation_tokens", "megatron_config", "arrow_config", "kasa_config", "monteclora_config"],
   ...["velora_config", "use_bdlora", "ensure_weight_tying"],
 ];
@@ -114,6 +113,11 @@ export function readConfig(
     alphaPattern: readPattern(object, "alpha_pattern", finite, faults),
     fanInFanOut: readBoolean(object, "fan_in_fan_out", faults),
     initLoraWeights: readInitialisation(object.get("init_lora_weights"), faults),
+    useDora: readBoolean(object, "use_dora", faults),
+    loraBias: readBoolean(object, "lora_bias", faults),
+    bias: readBias(object.get("bias"), faults),
+    modulesToSave: readNames(object, "modules_to_save", faults),
+    trainableTokenIndices: readTokens(object.get("trainable_token_indices") ?? null, faults),
     baseModelNameOrPath: readText(object, "base_model_name_or_path", faults),
     taskType: readText(object, "task_type", faults),
     extra: Object.fromEntries(extra),
@@ -130,17 +134,22 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     ...uninterpreted,
     ...config.extra,
     alpha_pattern: patternEntries(config.alphaPattern),
+    bias: config.bias,
     base_model_name_or_path: config.baseModelNameOrPath,
     exclude_modules: config.excludeModules,
     fan_in_fan_out: config.fanInFanOut,
     // "normal" is the study's own; PEFT would refuse the name, and its default starts as the base model does too.
     init_lora_weights: config.initLoraWeights === "normal" ? true : config.initLoraWeights,
     lora_alpha: config.loraAlpha,
+    lora_bias: config.loraBias,
+    modules_to_save: config.modulesToSave,
     peft_type: "LORA",
     r: config.r,
     rank_pattern: patternEntries(config.rankPattern),
     target_modules: config.targetModules === "all-linear" ? modules : config.targetModules,
     task_type: config.taskType,
+    trainable_token_indices: config.trainableTokenIndices,
+    use_dora: config.useDora,
     use_rslora: config.useRslora,
   };
   return new TextEncoder().encode(pythonJson(object));
@@ -168,15 +177,13 @@ function readObject(bytes: Uint8Array, faults: string[]): JsonObject | null {
 }
 
 function checkFeatures(object: JsonObject, faults: string[]): void {
-  const bias = object.get("bias");
-  if (bias !== undefined && bias !== "none") {
-    faults.push(`bias: expected "none", got ${describe(bias)}; trained biases are not supported`);
-  }
   for (const key of unsupported) {
     const value = object.get(key) ?? null;
     if (value === null || value === false || (Array.isArray(value) && value.length === 0)) continue;
-    faults.push(`${key}: not supported, got ${describe(value)}; only plain LoRA and rsLoRA are`);
+    faults.push(`${key}: not supported, got ${describe(value)}; save the adapter without it`);
   }
+  if (object.get("use_dora") === true && object.get("lora_bias") === true)
+    faults.push("lora_bias: expected false with use_dora, got true");
 }
 
 type Read<T> = (value: JsonValue, where: string) => T;
@@ -201,6 +208,40 @@ function readBoolean(object: JsonObject, key: string, faults: string[]): boolean
   if (typeof value === "boolean") return value;
   faults.push(`${key}: expected true or false, got ${describe(value)}`);
   return false;
+}
+
+function readBias(value: JsonValue | undefined, faults: string[]): AdapterConfig["bias"] {
+  if (value === undefined || value === "none" || value === "all" || value === "lora_only") return value ?? "none";
+  faults.push(`bias: expected "none", "all" or "lora_only", got ${describe(value)}`);
+  return "none";
+}
+
+function readNames(object: JsonObject, key: string, faults: string[]): readonly string[] | null {
+  const value = object.get(key) ?? null;
+  if (value === null) return null;
+  if (Array.isArray(value) && value.every((item) => typeof item === "string" && item !== "")) return value as string[];
+  faults.push(`${key}: expected a list of names or null, got ${describe(value)}`);
+  return null;
+}
+
+/** Row numbers, or lists of them by module path. */
+function readTokens(value: JsonValue, faults: string[]): AdapterConfig["trainableTokenIndices"] {
+  const where = "trainable_token_indices";
+  if (value === null) return null;
+  if (!(value instanceof Map)) return readRows(value, where, faults);
+  const entries = [...value].map(([path, rows]) => [path, readRows(rows, `${where} ${quote(path)}`, faults)] as const);
+  if (entries.some(([path]) => path === "__proto__"))
+    faults.push(`${where}: expected names of modules, got "__proto__"`);
+  return Object.fromEntries(entries);
+}
+
+function readRows(value: JsonValue, where: string, faults: string[]): readonly number[] {
+  const rows = Array.isArray(value)
+    ? value.map((item) => (item instanceof RawNumber && /^\d{1,15}$/.test(item.text) ? item.valueOf() : -1))
+    : [];
+  if (rows.length > 0 && !rows.includes(-1) && new Set(rows).size === rows.length) return rows;
+  faults.push(`${where}: expected a list of distinct row numbers, got ${describe(value)}`);
+  return [];
 }
 
 function readText(object: JsonObject, key: string, faults: string[]): string | null {

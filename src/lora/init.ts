@@ -18,7 +18,8 @@ export interface InitOptions {
 export type InitMethod = true | "gaussian" | "normal";
 
 /**
- * An adapter to start training from: A random, B zero; at an Embedding the other way round.
+ * An adapter to start training from: A random, B zero; at an Embedding the other way round. What is trained beside A and B
+ * starts as the base has it.
  *
  * @example const { adapter } = initAdapter(adapted, { seed: 1 });
  */
@@ -38,6 +39,7 @@ export function initAdapter(
     tensors.set(a, A);
     tensors.set(b, B);
   }
+  for (const [key, start] of startsOf(adapted)) tensors.set(key, start);
   return { adapted, adapter: { config, tensors } };
 }
 
@@ -72,7 +74,13 @@ export function disabledTensors(adapted: AdaptedModel): Map<string, Tensor> {
     tensors.set(a, zeros(dims.a));
     tensors.set(b, zeros(dims.b));
   }
+  for (const [key, start] of startsOf(adapted)) tensors.set(key, start);
   return tensors;
+}
+
+/** The values with which what is trained beside A and B changes nothing. */
+function startsOf({ parameters }: AdaptedModel): [string, Tensor][] {
+  return parameters.flatMap(({ key, start }) => (start === undefined ? [] : [[key, start()] as [string, Tensor]]));
 }
 
 /** How many values an adapter trains. */

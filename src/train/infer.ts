@@ -87,7 +87,8 @@ function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
   const faults = [...adapter.tensors.keys()]
     .filter((key) => !fitted.has(key))
     .map((key) => `${key}: the model has no branch for it`);
-  for (const { site, scale, a, b } of adapted.sites) {
+  for (const adaptedSite of adapted.sites) {
+    const { site, scale, a, b, magnitude, biasOfB } = adaptedSite;
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
     if (A === undefined && B === undefined) continue;
     const fault = factorFault(site, A, B);
@@ -95,19 +96,40 @@ function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
       faults.push(`${site.modulePath}: ${fault}`);
       continue;
     }
+    // Without its magnitude, the site would be another than the adapter was trained with.
+    if (magnitude !== undefined && !adapter.tensors.has(magnitude))
+      faults.push(
+        `${site.modulePath}: expected a DoRA adapter, got one without a magnitude; attach the adapter's own config`,
+      );
     const factor = scaleOf(adapter.config, site.modulePath) / scale;
     fitted.set(a, A);
-    fitted.set(
-      b,
-      factor === 1
-        ? B
-        : tensor(
-            "float32",
-            B.dims,
-            B.data.map((value) => value * factor),
-          ),
-    );
+    fitted.set(b, times(B, factor));
+    const bias = biasOfB === undefined ? undefined : adapter.tensors.get(biasOfB);
+    if (biasOfB !== undefined && bias?.type === "float32") fitted.set(biasOfB, times(bias, factor));
   }
+  faults.push(...fitOthers(adapted, adapter, fitted));
   throwMisfits(faults);
   return fitted;
+}
+
+/** Takes what is trained beside A and B; what the adapter leaves out is as the base has it. Returns what does not fit. */
+function fitOthers({ parameters, sites }: AdaptedModel, { tensors }: Adapter, fitted: Map<string, Tensor>): string[] {
+  const scaled = new Set(sites.map(({ biasOfB }) => biasOfB));
+  return parameters.flatMap(({ key, dims, start }) => {
+    const value = tensors.get(key);
+    if (start === undefined || value === undefined) return [];
+    if (value.type !== "float32" || value.dims.join() !== dims.join())
+      return [`${key}: expected float32 [${dims}], got ${value.type} [${value.dims}]`];
+    if (!scaled.has(key)) fitted.set(key, value);
+    return [];
+  });
+}
+
+function times(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
+  if (factor === 1) return value;
+  return tensor(
+    "float32",
+    value.dims,
+    value.data.map((one) => one * factor),
+  );
 }
