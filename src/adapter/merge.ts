@@ -2,30 +2,36 @@
 // A weight that is stored is replaced; one that the graph computes (dequantized, transposed) gets the update added to it.
 import { throwFaults } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
+import { doraFactors } from "../lora/dora.ts";
 import { dilationFault, factorFault } from "../lora/factors.ts";
-import { adapterKeys } from "../lora/keys.ts";
+import { adapterKeys, besideKey } from "../lora/keys.ts";
+import { placeAdapter } from "../lora/place.ts";
 import { scaleOf } from "../lora/scale.ts";
+import { valuesOf } from "../lora/weights.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
 import { consumers, producers, storedValue } from "../onnx/graph.ts";
 import { floatValues, fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { modulePaths, withSaved } from "./merge-saved.ts";
 
 /**
  * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
- * number of its groups.
+ * number of its groups. What the adapter trained whole takes the place of the base's.
  *
  * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, and dilated Convs.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, adapter: Adapter): Model {
+export function merge(base: Model, given: Adapter): Model {
+  const faults: string[] = [];
+  const { adapter } = placeAdapter(given, modulePaths(base), faults);
+  const { model, placed } = withSaved(base, adapter, faults);
   const { graph } = model;
   const writer = new Writer(model);
   const infos = inferShapes(graph);
-  const placed = new Set<string>();
-  const faults: string[] = [];
+  const values = valuesOf(graph);
   for (const site of sites(model)) {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
@@ -39,12 +45,38 @@ export function merge(model: Model, adapter: Adapter): Model {
     else if (fault !== undefined) faults.push(`${site.modulePath}: ${fault}`);
     else {
       const [factorA, factorB] = [A as Tensor<"float32">, B as Tensor<"float32">];
-      writer.write(site, updateOf(site, factorA, factorB, scaleOf(adapter.config, site.modulePath)));
+      const update = updateOf(site, factorA, factorB, scaleOf(adapter.config, site.modulePath));
+      const key = besideKey(site.modulePath, "magnitude");
+      const magnitude = adapter.tensors.get(key);
+      placed.add(key);
+      const turning = magnitude === undefined ? undefined : turn(site, update, magnitude, values(site.weight));
+      if (turning === undefined) writer.write(site, update);
+      else if (typeof turning === "string") faults.push(`${site.modulePath}: ${turning}`);
+      else writer.write(site, turning);
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
   return { ...model, graph: writer.graph() };
+}
+
+/** DoRA's update (m / n) (W + s B A) - W in float64, or why there is none. */
+function turn(
+  site: Site,
+  update: Float64Array,
+  magnitude: Tensor,
+  weight: Tensor<"float32"> | undefined,
+): Float64Array | string {
+  if (site.groups > 1) return `DoRA is not defined for a Conv with groups, got ${site.groups}`;
+  if (weight === undefined) return "DoRA needs float32 weights that are stored, got computed ones";
+  if (magnitude.type !== "float32" || magnitude.data.length !== site.outFeatures)
+    return `expected a magnitude of ${site.outFeatures} values, got ${magnitude.type} [${magnitude.dims}]`;
+  const factors = doraFactors(site, weight.data, update, magnitude);
+  const perOutput = update.length / site.outFeatures;
+  return update.map((change, index) => {
+    const out = site.layout === "out,in" ? Math.floor(index / perOutput) : index % site.outFeatures;
+    return factors[out]! * (weight.data[index]! + change) - weight.data[index]!;
+  });
 }
 
 /** Collects what changes in a graph: initializers, and nodes with those that stand before them. */

@@ -108,6 +108,11 @@ export function pathOf(key: string): string | undefined {
   return typeof place === "string" ? undefined : place.path;
 }
 
+/** The same part of another module. */
+export function renamedKey(key: string, from: string, to: string): string {
+  return prefix + to + key.slice(prefix.length + from.length);
+}
+
 interface Found {
   path: string;
   form: Form;

@@ -161,10 +161,34 @@ describe("resolveConfig", () => {
       alphaPattern: {},
       fanInFanOut: false,
       initLoraWeights: true,
+      useDora: false,
+      loraBias: false,
+      bias: "none",
+      modulesToSave: null,
+      trainableTokenIndices: null,
       baseModelNameOrPath: null,
       taskType: null,
       extra: {},
     });
+  });
+
+  it("refuses variants that exclude each other, and what is no list of rows", () => {
+    expect(() =>
+      resolveConfig({
+        useDora: true,
+        loraBias: true,
+        bias: "some" as "all",
+        trainableTokenIndices: { emb: [1, 1], pos: [0] },
+      }),
+    ).toThrow(
+      expect.objectContaining({
+        faults: [
+          'bias: expected none, all, lora_only, got "some"',
+          "loraBias: expected false with useDora, got true; use one of them",
+          'trainableTokenIndices "emb": expected distinct row numbers',
+        ],
+      }),
+    );
   });
 
   it("lists every value that is out of range", () => {
