@@ -1,7 +1,7 @@
 // Parameters of the base that are trained as they are: modules trained whole (modules_to_save), biases (bias) and rows of
 // an embedding (trainable_token_indices), found as PEFT 0.21 finds them (utils/other.py, tuners/tuners_utils.py). How
 // they are written into the graph: stages.ts.
-import { consumers, producers } from "../onnx/graph.ts";
+import { consumers, producers, storedValue } from "../onnx/graph.ts";
 import type { Graph, Node } from "../onnx/model.ts";
 import { saysBias, scopePath } from "../onnx/module-path.ts";
 import type { Site } from "../onnx/sites.ts";
@@ -112,15 +112,17 @@ const norms = new Set(
 
 /** Parameters of nodes that are no layers: named as PyTorch names them, or inputs of a normalization in a named scope. */
 function nodeParameters(node: Node, { graph, values, made }: Places): ModuleParameter[] {
+  // TorchScript's exporter shares equal parameters through Identity nodes, which are no modules.
+  if (node.op === "Identity") return [];
   const scope = scopePath(node);
   return node.inputs.flatMap((input, index): ModuleParameter[] => {
-    const dims = graph.initializers.get(input)?.dims;
+    const dims = storedValue(graph, made, input)?.dims;
     if (dims === undefined || dims.length === 0 || !isStored(graph, made, input)) return [];
     const [, module, last] = /^((?:[\w-]+\.)*[\w-]+)\.(\w+)$/.exec(input) ?? [];
     const name = norms.has(node.op) ? [undefined, "weight", "bias"][index] : last;
     // Equal parameters of several modules are one initializer in torch.export: the scope knows whose this is.
     const path = scope ?? module;
-    if (name === undefined || path === undefined || (last === undefined && !norms.has(node.op))) return [];
+    if (name === undefined || path === undefined) return [];
     return [{ path, name, dims, uses: [{ kind: "input", node, index }], values: () => values(input)! }];
   });
 }

@@ -10,6 +10,7 @@ import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
+import { placedOn } from "./place.ts";
 import { throwMisfits } from "./step.ts";
 
 export interface AdapterSession {
@@ -82,11 +83,10 @@ class SwitchingSession implements AdapterSession {
 }
 
 /** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
-function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
+function fitAdapter(adapted: AdaptedModel, given: Adapter): Tensors {
   const fitted = disabledTensors(adapted);
-  const faults = [...adapter.tensors.keys()]
-    .filter((key) => !fitted.has(key))
-    .map((key) => `${key}: the model has no branch for it`);
+  const { adapter, faults } = placedOn(adapted, given);
+  for (const key of adapter.tensors.keys()) if (!fitted.has(key)) faults.push(`${key}: the model has no branch for it`);
   for (const adaptedSite of adapted.sites) {
     const { site, scale, a, b, magnitude, biasOfB } = adaptedSite;
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];

@@ -10,6 +10,7 @@ import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
+import { placedOn } from "./place.ts";
 import { constant, type Schedule } from "./schedules.ts";
 import {
   type Batch,
@@ -72,9 +73,11 @@ export async function train(
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<{ adapter: Adapter; history: History }> {
   const start = options.adapter ?? initAdapter(adapted, options).adapter;
-  throwMisfits([...parameterFaults(adapted, start.tensors), ...scaleFaults(adapted, start.config)]);
-  const { tensors, history } = await runTraining(adapted, start.tensors, data, options);
-  return { adapter: { config: start.config, tensors }, history };
+  const { adapter: placed, ownKeys, faults } = placedOn(adapted, start);
+  throwMisfits([...faults, ...parameterFaults(adapted, placed.tensors), ...scaleFaults(adapted, start.config)]);
+  const { tensors, history } = await runTraining(adapted, placed.tensors, data, options);
+  const named = new Map([...tensors].map(([key, value]) => [ownKeys.get(key) ?? key, value]));
+  return { adapter: { config: start.config, tensors: named }, history };
 }
 
 /**
