@@ -65,6 +65,11 @@ export function variantWarnings(config: AdapterConfig, tensors: ReadonlyMap<stri
     );
 }
 
+/** Whether a tensor is there twice: with bias "all", PEFT stores the biases of saved modules under their inner names too. */
+export function isCopy(key: string): boolean {
+  return /\.(?:original_module|modules_to_save)\.(?:\w+\.)*bias$/.test(key);
+}
+
 /** Whether the configuration says that a tensor is trained. */
 function isNamed({ bias, modulesToSave }: AdapterConfig, { path, name, ofBase }: SavedTensor): boolean {
   if (name === "tokens" || isSaved(path, modulesToSave)) return true;

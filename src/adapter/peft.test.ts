@@ -468,6 +468,20 @@ describe("refused", () => {
     ]);
   });
 
+  it("leaves out the copies of biases that PEFT stores beside saved modules", () => {
+    const warnings: string[] = [];
+    const head = "base_model.model.head";
+    const keys = ["dense.bias", "modules_to_save.default.dense.bias", "original_module.dense.bias"].map(
+      (key) => `${head}.${key}`,
+    );
+    const tensors = new Map<string, Tensor>([...fcTensors(), ...keys.map((key) => [key, zeros([2])] as const)]);
+    const adapter = readAdapter(files({ bias: "all", modules_to_save: ["head"] }, tensors), {
+      onWarning: (warning) => warnings.push(warning),
+    });
+    expect([...adapter.tensors.keys()].filter((key) => key.startsWith(head))).toEqual([keys[0]]);
+    expect(warnings).toHaveLength(2);
+  });
+
   it("everything that is wrong with both files, at once", () => {
     const tensors = fcTensors().set("fc.weight", zeros([1]));
     const message = faultsOf(files({ r: 0, use_qalora: true, lora_alpha: null }, tensors)).join("\n");

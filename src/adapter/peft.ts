@@ -9,7 +9,7 @@ import { type Tensor, tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 import { quote } from "./json.ts";
-import { variantFaults, variantWarnings } from "./peft-variants.ts";
+import { isCopy, variantFaults, variantWarnings } from "./peft-variants.ts";
 import { scanSafetensors, writeSafetensors } from "./safetensors.ts";
 
 const configName = "adapter_config.json";
@@ -155,6 +155,10 @@ function readTensors(bytes: Uint8Array, faults: string[], warnings: string[]): M
   }
   const converted = new Map<string, Tensor>();
   for (const [key, value] of tensors) {
+    if (isCopy(key)) {
+      warnings.push(`${quote(key)} is a copy that PEFT keeps beside a saved module: it is left out`);
+      continue;
+    }
     const float32 = toFloat32(value);
     if (float32 === null)
       faults.push(`${quote(key)}: expected float32, float16 or bfloat16, got ${value.type}; convert it`);

@@ -42,6 +42,12 @@ describe("a list", () => {
     expect(selected({ targetModules: ["classifier"] })).toEqual([bert[6]]);
   });
 
+  it("may have full paths of a model whose export lost a scope in front", () => {
+    expect(selected({ targetModules: [`model.${bert[0]}`] })).toEqual([bert[0]]);
+    expect(refused({ targetModules: [`model.${bert[0]}`, "wrapped.pooler.dense"] }).faults).toHaveLength(1);
+    expect(selected({ targetModules: [`model.${bert[0]}`, "model.classifier"] })).toEqual([bert[0], bert[6]]);
+  });
+
   it("is no regular expression and no part of a word", () => {
     expect(refused({ targetModules: ["quer"] }).message).toMatch(/"quer" matches no layer/);
     expect(refused({ targetModules: ["self.*"] }).message).toMatch(/"self\.\*" matches no layer/);
