@@ -88,6 +88,8 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
   // PEFT refuses the pair too: the bias would have to be scaled with the direction.
   if (resolved.useDora && resolved.loraBias)
     faults.push("loraBias: expected false with useDora, got true; use one of them");
+  if (resolved.modulesToSave?.some((entry) => entry === ""))
+    faults.push('modulesToSave: expected the ends of module names, got ""');
   for (const [path, indices] of tokenEntries(resolved.trainableTokenIndices)) {
     const isList = indices.length > 0 && indices.every((index) => Number.isInteger(index) && index >= 0);
     if (!isList || new Set(indices).size < indices.length)

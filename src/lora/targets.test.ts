@@ -184,6 +184,7 @@ describe("resolveConfig", () => {
         useDora: true,
         loraBias: true,
         bias: "some" as "all",
+        modulesToSave: ["head", ""],
         trainableTokenIndices: { emb: [1, 1], pos: [0] },
       }),
     ).toThrow(
@@ -191,6 +192,7 @@ describe("resolveConfig", () => {
         faults: [
           'bias: expected none, all, lora_only, got "some"',
           "loraBias: expected false with useDora, got true; use one of them",
+          'modulesToSave: expected the ends of module names, got ""',
           'trainableTokenIndices "emb": expected distinct row numbers',
         ],
       }),
