@@ -2,7 +2,7 @@
 // bias of B, put in the place of what the base has. Copy before write: what others read stays.
 import type { Adapter } from "../lora/config.ts";
 import { besideKey, type SavedTensor, savedOf } from "../lora/keys.ts";
-import { type ModuleParameter, moduleParameters, type Use } from "../lora/saved.ts";
+import { type ModuleParameter, moduleParameters, tiedTo, type Use } from "../lora/saved.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { transposed, valuesOf } from "../lora/weights.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
@@ -35,7 +35,14 @@ export function withSaved(model: Model, adapter: Adapter, faults: string[]): { m
     const parameter = parameterOf(one, parameters, all);
     const fault = parameter === undefined ? "the model has no parameter for it" : putFault(one, parameter, adapter);
     if (fault !== undefined) faults.push(`${one.key}: ${fault}`);
-    else for (const use of parameter!.uses) changes.put(use, newValues(one, parameter!, adapter));
+    else {
+      const value = newValues(one, parameter!, adapter);
+      const tied = one.name === "tokens" ? tiedTo(parameter!, all, parameters) : [];
+      const followers = tied.map(({ modulePath }) => parameters.get(`${modulePath}.weight`)!);
+      const own = new Set(saved.filter(({ name }) => name === "weight").map(({ path }) => path));
+      for (const { path, uses } of [parameter!, ...followers])
+        if (path === one.path || !own.has(path)) for (const use of uses) changes.put(use, value);
+    }
   }
   for (const site of all) {
     const key = besideKey(site.modulePath, "biasOfB");

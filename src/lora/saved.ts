@@ -36,6 +36,8 @@ export interface SavedParameter {
   readonly parameter: ModuleParameter;
   /** For rows of an embedding: which. */
   readonly rows?: readonly number[];
+  /** For rows of an embedding: the output layers that are tied to it, and follow it. */
+  readonly tied?: readonly Site[];
 }
 
 /** Every parameter that the modules of a model have, by `<path>.<name>`. */
@@ -112,8 +114,8 @@ const norms = new Set(
 
 /** Parameters of nodes that are no layers: named as PyTorch names them, or inputs of a normalization in a named scope. */
 function nodeParameters(node: Node, { graph, values, made }: Places): ModuleParameter[] {
-  // TorchScript's exporter shares equal parameters through Identity nodes, which are no modules.
-  if (node.op === "Identity") return [];
+  // What only hands a parameter on (shared through Identity, turned by Transpose) is no module.
+  if (node.inputs.every((input) => input === "" || graph.initializers.has(input))) return [];
   const scope = scopePath(node);
   return node.inputs.flatMap((input, index): ModuleParameter[] => {
     const dims = storedValue(graph, made, input)?.dims;
@@ -227,10 +229,12 @@ function tokenRows(
       faults.push(`${where}: expected one embedding, got ${paths.length}; name one of ${names}`);
       return [];
     }
-    const others = site.sharedWith.filter((path) => path !== site.modulePath);
+    const tied = parameter === undefined ? [] : tiedTo(parameter, all, parameters);
+    const tiedPaths = tied.map(({ modulePath }) => modulePath);
+    const others = site.sharedWith.filter((path) => path !== site.modulePath && !tiedPaths.includes(path));
     if (others.length > 0)
       faults.push(
-        `${where}: ${site.modulePath} shares its weight with ${others.join(", ")}: rows of a tied embedding cannot be trained`,
+        `${where}: ${site.modulePath} shares its weight with ${others.join(", ")}, which are no output layers: its rows cannot be trained`,
       );
     if (parameter === undefined) faults.push(`${where}: ${site.modulePath}: expected float32 weights that are stored`);
     const beyond = rows.filter((row) => row >= site.inFeatures);
@@ -238,11 +242,33 @@ function tokenRows(
     if (parameter === undefined || beyond.length > 0) return [];
     const key = savedKey({ path: site.modulePath, name: "tokens", ofBase: false });
     const dims = [rows.length, site.outFeatures];
-    return [{ key, dims, start: () => rowsOf(parameter.values(), rows), parameter, rows }];
+    return [{ key, dims, start: () => rowsOf(parameter.values(), rows), parameter, rows, tied }];
   });
 }
 
-function rowsOf({ dims, data }: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {
+/**
+ * The output layers whose weight is the embedding's, as PEFT keeps tied ones together. Exporters store such a weight twice, once
+ * turned: the values tell.
+ */
+export function tiedTo(
+  { dims, values }: ModuleParameter,
+  all: readonly Site[],
+  parameters: ReadonlyMap<string, ModuleParameter>,
+): readonly Site[] {
+  const linear = all.filter(
+    ({ kind, inFeatures, outFeatures }) => kind === "Linear" && outFeatures === dims[0] && inFeatures === dims[1],
+  );
+  if (linear.length === 0) return [];
+  const own = values().data;
+  return linear.filter(({ modulePath }) => {
+    const other = parameters.get(`${modulePath}.weight`);
+    if (other === undefined || other.dims.join() !== dims.join()) return false;
+    const { data } = other.values();
+    return own.every((value, index) => value === data[index]);
+  });
+}
+
+export function rowsOf({ dims, data }: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {
   const width = dims[1]!;
   const picked = new Float32Array(rows.length * width);
   for (const [at, row] of rows.entries()) picked.set(data.subarray(row * width, (row + 1) * width), at * width);

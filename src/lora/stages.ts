@@ -20,7 +20,10 @@ export interface Rewriting {
 export function rewritingFor(saved: readonly SavedParameter[]): Rewriting {
   const inputs = new Map<Node, readonly string[]>();
   const stages = new Map<Node, Stage[]>();
+  const whole = new Set(saved.filter(({ rows }) => rows === undefined).map(({ parameter }) => parameter.path));
   for (const one of saved) {
+    // A head that is trained whole is tied no more.
+    for (const site of one.tied ?? []) if (!whole.has(site.modulePath)) push(stages, site.node, tiedStage(one, site));
     for (const use of one.parameter.uses) {
       const { node } = use;
       if (one.rows !== undefined) push(stages, node, tokenStage(one, node));
@@ -85,6 +88,25 @@ function tokenStage({ key, rows = [], parameter }: SavedParameter, node: Node): 
       g.constant("int64", [-1]),
     ]);
     into(g, "Where", [mask, trained, base], output, `${parameter.path}/tokens`);
+  };
+}
+
+/** The outputs of a tied layer that belong to the trained rows: base + x (P - W)^T in their places. */
+function tiedStage({ key, rows = [], parameter, start }: SavedParameter, site: Site): Stage {
+  return (g, base, output) => {
+    const vocabulary = parameter.dims[0]!;
+    const [share, place] = [new Float32Array(vocabulary), new BigInt64Array(vocabulary)];
+    for (const [at, row] of rows.entries()) {
+      share[row] = 1;
+      place[row] = BigInt(at);
+    }
+    const named = (name: string, value: Tensor): Value => g.initializer(`${site.modulePath}/tokens/${name}`, value);
+    const difference = g.op("Sub", [key, named("rows", start())]);
+    const turned = g.op("Transpose", [difference], { perm: [1, 0] });
+    const change = g.op("MatMul", [site.node.inputs[0]!, turned], {}, { name: `${site.modulePath}/tokens/change` });
+    const spread = g.op("Gather", [change, named("place", tensor("int64", [vocabulary], place))], { axis: -1 });
+    const masked = g.op("Mul", [spread, named("trained", tensor("float32", [vocabulary], share))]);
+    into(g, "Add", [base, masked], output, `${site.modulePath}/tokens`);
   };
 }
 
