@@ -1,6 +1,6 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
 export { type MergeOptions, merge } from "./adapter/merge.ts";
-export { readAdapter, writeAdapter } from "./adapter/peft.ts";
+export { readAdapter, readAdapters, writeAdapter } from "./adapter/peft.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";

@@ -10,6 +10,7 @@ import { type Tensor, tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
 import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 import { quote } from "./json.ts";
+import { isCopy, variantFaults, variantWarnings } from "./peft-variants.ts";
 import { scanSafetensors, writeSafetensors } from "./safetensors.ts";
 
 const configName = "adapter_config.json";
@@ -31,8 +32,8 @@ export interface ReadAdapterOptions {
 const maxFaults = 50;
 
 /**
- * Reads a PEFT adapter: plain LoRA or rsLoRA on Linear (Hugging Face's Conv1D too), Conv and Embedding layers. float16 and bfloat16 become
- * float32, exactly. Throws LowrankError "adapter" with every fault of both files.
+ * Reads a PEFT adapter: LoRA, rsLoRA or DoRA on Linear (Hugging Face's Conv1D too), Conv and Embedding layers, with what
+ * lora_bias, bias, modules_to_save and trainable_token_indices store beside it. float16 and bfloat16 become float32, exactly. Throws LowrankError "adapter" with every fault of both files.
  *
  * @example
  * const adapter = readAdapter(new Map([["adapter_config.json", json], ["adapter_model.safetensors", weights]]));
@@ -47,9 +48,13 @@ export function readAdapter(files: AdapterFiles, options: ReadAdapterOptions = {
   if (tensors !== null) {
     const own: string[] = [];
     const modules = collectModules(tensors, own);
-    if (config !== null) checkRanks(config, modules, own);
+    if (config !== null) {
+      checkRanks(config, modules, own);
+      own.push(...variantFaults(config, tensors, modules));
+    }
     faults.push(...own.map((fault) => `${weightsName}: ${fault}`));
-    if (config !== null && faults.length === 0) warnings.push(...unplaced(config, modules));
+    if (config !== null && faults.length === 0)
+      warnings.push(...unplaced(config, modules), ...variantWarnings(config, tensors));
   }
   throwFaults("adapter", options.where ?? "adapter", limit(faults));
   if (config === null || tensors === null) throw new Error("internal: an adapter without faults was not read");
@@ -72,6 +77,7 @@ export function writeAdapter(given: Adapter): Map<string, Uint8Array> {
   if (adapter.tensors.size === 0) faults.push("expected tensors, got none");
   checkNumbers(adapter.config, faults);
   checkRanks(adapter.config, modules, faults);
+  faults.push(...variantFaults(adapter.config, adapter.tensors, modules));
   for (const [key, { data }] of adapter.tensors) {
     if (data instanceof Float32Array) checkFinite(key, data, faults);
   }
@@ -81,6 +87,38 @@ export function writeAdapter(given: Adapter): Map<string, Uint8Array> {
     [configName, writeConfig(adapter.config, paths)],
     [weightsName, writeSafetensors(adapter.tensors, { format: "pt" })],
   ]);
+}
+
+/**
+ * Every adapter of a directory that PEFT saved several in: the one called default lies on top, each other one in a folder of
+ * its name. `files` has their paths from the directory, with slashes.
+ *
+ * @throws LowrankError "adapter" as readAdapter does, and when there is none.
+ * @example const { other } = Object.fromEntries(readAdapters(files));
+ */
+export function readAdapters(files: AdapterFiles, options: ReadAdapterOptions = {}): Map<string, Adapter> {
+  const paths = [...(files instanceof Map ? files.keys() : Object.keys(files))] as string[];
+  const found = new Map<string, Adapter>();
+  const faults: string[] = [];
+  for (const path of paths) {
+    if (path !== configName && !path.endsWith(`/${configName}`)) continue;
+    const folder = path.slice(0, -configName.length);
+    const own = new Map(
+      paths.flatMap((name) => {
+        const bytes = name.startsWith(folder) ? getFile(files, name) : undefined;
+        return bytes === undefined ? [] : [[name.slice(folder.length), bytes] as const];
+      }),
+    );
+    try {
+      found.set(folder.slice(0, -1) || "default", readAdapter(own, options));
+    } catch (error) {
+      if (!(error instanceof LowrankError)) throw error;
+      faults.push(...error.faults.map((fault) => `${folder}${fault}`));
+    }
+  }
+  if (found.size === 0 && faults.length === 0) faults.push(`expected ${configName}, got no file of that name`);
+  throwFaults("adapter", options.where ?? "adapter", limit(faults));
+  return found;
 }
 
 /** One file, read by `read`, with its name before each of its faults; null when it is not there or had faults. */
@@ -120,6 +158,10 @@ function readTensors(bytes: Uint8Array, faults: string[], warnings: string[]): M
   }
   const converted = new Map<string, Tensor>();
   for (const [key, value] of tensors) {
+    if (isCopy(key)) {
+      warnings.push(`${quote(key)} is a copy that PEFT keeps beside a saved module: it is left out`);
+      continue;
+    }
     const float32 = toFloat32(value);
     if (float32 === null)
       faults.push(`${quote(key)}: expected float32, float16 or bfloat16, got ${value.type}; convert it`);
