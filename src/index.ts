@@ -34,11 +34,13 @@ export { type Checkpoint, type CheckpointState, readCheckpoint, writeCheckpoint 
 export {
   type BatchesOfOptions,
   batchesOf,
+  type ColumnSource,
   type DataPosition,
   type DataSource as BatchSource,
   type JsonValue,
   type PositionedBatch,
   startPosition,
+  withLabels,
 } from "./train/data-source.ts";
 export { type EvaOptions, initEva } from "./train/eva.ts";
 export type {
