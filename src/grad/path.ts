@@ -92,6 +92,9 @@ function faultOf(operator: string, nodes: readonly Node[]): string {
   if (controlFlow.has(operator)) {
     return `gradients do not go through control flow, and ${where} is between the adapters and the loss: export the model without it (a decoder: without a cache, not merged), or adapt only layers behind it`;
   }
+  if (/(^|\.)(ConvInteger|MatMulInteger|QLinear\w+|QGemm|QAttention|DynamicQuantizeLSTM)/.test(operator)) {
+    return `gradients do not go through ${where}, which computes in integers between the adapters and the loss: export the model with quantized weights alone (DequantizeLinear or MatMulNBits) or with QuantizeLinear and DequantizeLinear pairs, or adapt only layers behind it`;
+  }
   if (operator.includes("Sequence") || operator.startsWith("Optional")) {
     return `gradients do not go through sequences and optional values, and ${where} is between the adapters and the loss: export the model without them, or adapt only layers behind it`;
   }
