@@ -1,5 +1,6 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
+import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "./half.ts";
 
 const all = Uint16Array.from({ length: 65536 }, (_, i) => i);
 
@@ -29,5 +30,54 @@ describe.each([
     const payload = bits & (2 ** (15 - exponentBits) - 1);
     const out = new Uint32Array(convert(Uint16Array.of(bits)).buffer)[0]!;
     expect(out).toBe(0xff800000 + payload * 2 ** shift);
+  });
+});
+
+describe.each([
+  ["float32ToFloat16", float32ToFloat16, float16ToFloat32, 0x7c00],
+  ["float32ToBfloat16", float32ToBfloat16, bfloat16ToFloat32, 0x7f80],
+] as const)("%s", (_, round, widen, infinity) => {
+  it("gives every pattern back, NaN made quiet", () => {
+    const quietBit = (infinity & -infinity) >> 1; // the highest of the fraction
+    const expected = all.map((bits) => ((bits & 0x7fff) > infinity ? bits | quietBit : bits));
+    expect(round(widen(all))).toEqual(expected);
+  });
+
+  it("takes the nearer neighbour, and of two equally near ones the even one", () => {
+    const largest = infinity - 1;
+    const neighbours = (low: number): [number, number] => [
+      widen(Uint16Array.of(low))[0]!,
+      widen(Uint16Array.of(low + 1))[0]!,
+    ];
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 0, max: largest - 1 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.boolean(),
+        (low, at, negative) => {
+          const [below, above] = neighbours(low);
+          const value = Math.fround(below + at * (above - below));
+          const [toBelow, toAbove] = [value - below, above - value];
+          const expected = toBelow < toAbove || (toBelow === toAbove && low % 2 === 0) ? low : low + 1;
+          expect(round(Float32Array.of(negative ? -value : value))[0]).toBe(negative ? expected | 0x8000 : expected);
+        },
+      ),
+      { numRuns: 2000 },
+    );
+    // Every midpoint of two neighbours is a float32 number, and goes to the even one of them.
+    for (let low = 0; low < largest; low++) {
+      const [below, above] = neighbours(low);
+      expect(round(Float32Array.of((below + above) / 2))[0]).toBe(low % 2 === 0 ? low : low + 1);
+    }
+  });
+
+  it("becomes infinite from half a unit above the largest value", () => {
+    const [largest, before] = widen(Uint16Array.of(infinity - 1, infinity - 2));
+    const half = largest! + (largest! - before!) / 2;
+    const bits = new Uint32Array(Float32Array.of(half).buffer);
+    bits[0]! -= 1;
+    expect([
+      ...round(Float32Array.of(half, -half, new Float32Array(bits.buffer)[0]!, Number.POSITIVE_INFINITY)),
+    ]).toEqual([infinity, infinity | 0x8000, infinity - 1, infinity]);
   });
 });

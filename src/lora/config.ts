@@ -35,7 +35,12 @@ export interface Adapter {
   readonly config: AdapterConfig;
   /** `base_model.model.<module path>.lora_A.weight` [r, in] and `….lora_B.weight` [out, r]. */
   readonly tensors: ReadonlyMap<string, Tensor>;
+  /** The type that a file holds a tensor in, by key, where that is not float32; memory has float32 all the same. */
+  readonly storage?: ReadonlyMap<string, StorageType>;
 }
+
+/** Types that adapter files hold tensors in beside float32; int8 is symmetric, with one scale for each row. */
+export type StorageType = "float16" | "bfloat16" | "int8";
 
 /** A LoraConfig with every default filled in. */
 export type AdapterConfig = Readonly<Required<LoraConfig>>;
