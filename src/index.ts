@@ -1,6 +1,7 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
 export { type AdapterInputOptions, withAdapterInputs } from "./adapter/adapter-inputs.ts";
 export { merge } from "./adapter/merge.ts";
+export { type ReadMlxOptions, readMlxAdapter, writeMlxAdapter } from "./adapter/mlx.ts";
 export {
   adapterParameters,
   type OnnxAdapterOptions,
