@@ -2,13 +2,14 @@
 // A directory's files are replaced at one moment and read as of one moment (files.ts).
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isMlxAdapter, mlxFiles, readMlxAdapter } from "../adapter/mlx.ts";
-import { readOnnxAdapter } from "../adapter/onnx-adapter.ts";
+import { isMlxAdapter, mlxFiles, readMlxAdapter, writeMlxAdapter } from "../adapter/mlx.ts";
+import { type ParameterType, readOnnxAdapter, writeOnnxAdapter } from "../adapter/onnx-adapter.ts";
 import { readAdapter, writeAdapter } from "../adapter/peft.ts";
+import { quantizeAdapter } from "../adapter/storage.ts";
 import { LowrankError } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
 import { fileError } from "./file-error.ts";
-import { readFileChecked, readFilesTogether, writeFilesAtomic } from "./files.ts";
+import { readFileChecked, readFilesTogether, writeFileAtomic, writeFilesAtomic } from "./files.ts";
 
 /** What holds an adapter: a PEFT directory, an `.onnx_adapter` file, an mlx-lm directory. */
 export type AdapterHome = "peft" | "onnx" | "mlx";
@@ -73,6 +74,50 @@ export async function adapterHome(path: string): Promise<AdapterHome> {
  */
 export async function saveAdapter(directory: string, adapter: Adapter): Promise<void> {
   await writeFilesAtomic(directory, writeAdapter(adapter));
+}
+
+export interface ConvertOptions {
+  /** The type that values are stored in; by default that of the source, and float32 in an `.onnx_adapter`. */
+  readonly dtype?: ParameterType;
+}
+
+/** An adapter as the bytes of another home. */
+export interface ConvertedAdapter {
+  readonly home: AdapterHome;
+  /** By their names in the directory; an `.onnx_adapter` is one file named "". */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  /** What rounding to `dtype` changes at most, relative to the largest value of a tensor; 0 where nothing is rounded. */
+  readonly relativeError: number;
+}
+
+/**
+ * An adapter in another home, nothing written yet.
+ *
+ * @throws LowrankError "adapter" that lists what that home cannot hold.
+ * @example
+ * await writeConverted("tuned.onnx_adapter", convertAdapter(await loadAdapter("tuned"), "onnx", { dtype: "float16" }));
+ */
+export function convertAdapter(adapter: Adapter, home: AdapterHome, options: ConvertOptions = {}): ConvertedAdapter {
+  const { dtype } = options;
+  const { storage: _, ...wide } = adapter;
+  const rounded = dtype === undefined || dtype === "float32" ? null : quantizeAdapter(adapter, dtype);
+  const stored = rounded?.adapter ?? (dtype === "float32" ? wide : adapter);
+  const relativeError = rounded?.relativeError ?? 0;
+  switch (home) {
+    case "peft":
+      return { home, files: writeAdapter(stored), relativeError };
+    case "mlx":
+      return { home, files: writeMlxAdapter(stored), relativeError };
+    case "onnx":
+      // Rounded here, after the scale is in B, and not twice.
+      return { home, files: new Map([["", writeOnnxAdapter(adapter, { dtype: dtype ?? "float32" })]]), relativeError };
+  }
+}
+
+/** Writes a converted adapter to `path`, a directory or a file as its home has it; all of it or nothing. */
+export async function writeConverted(path: string, { home, files }: ConvertedAdapter): Promise<void> {
+  if (home === "onnx") await writeFileAtomic(path, files.get("")!);
+  else await writeFilesAtomic(path, files);
 }
 
 async function listing(path: string): Promise<string[]> {
