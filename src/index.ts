@@ -1,11 +1,23 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
+export { type AdapterInputOptions, withAdapterInputs } from "./adapter/adapter-inputs.ts";
 export { type MergeOptions, merge } from "./adapter/merge.ts";
+export { type ReadMlxOptions, readMlxAdapter, writeMlxAdapter } from "./adapter/mlx.ts";
+export {
+  adapterParameters,
+  type OnnxAdapterOptions,
+  type ParameterType,
+  type ReadOnnxAdapterOptions,
+  readOnnxAdapter,
+  type WriteOnnxAdapterOptions,
+  writeOnnxAdapter,
+} from "./adapter/onnx-adapter.ts";
 export { readAdapter, readAdapters, writeAdapter } from "./adapter/peft.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
+export { type QuantizedAdapter, quantizeAdapter } from "./adapter/storage.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";
-export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
+export type { Adapter, AdapterConfig, LoraConfig, StorageType } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
 export { type HeadOptions, labelsOfModel, type Pooling, withHead } from "./lora/head.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
