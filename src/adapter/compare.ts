@@ -6,7 +6,7 @@ import { svd } from "../linalg/svd.ts";
 import type { Adapter } from "../lora/config.ts";
 import { elementCount } from "../tensor.ts";
 import { share } from "./resize.ts";
-import { type ThinModule, thinModules } from "./thin.ts";
+import { type Thin, type ThinModule, thinModules, wholeOf } from "./thin.ts";
 import { concatenated, rankForEnergy, tail, thinSvd } from "./thin-svd.ts";
 
 /** One module's update s B A. */
@@ -17,7 +17,7 @@ export interface ModuleSpectrum {
   readonly inFeatures: number;
   readonly r: number;
   readonly scale: number;
-  /** Of the whole update, largest first. A Conv's groups have r / groups each. */
+  /** Of the whole update, largest first; as many as the rank allows. */
   readonly singularValues: readonly number[];
   /** Frobenius norm. */
   readonly norm: number;
@@ -37,8 +37,8 @@ export interface ModuleSpectrum {
 export function spectrum(adapter: Adapter): ModuleSpectrum[] {
   return thinModules(adapter, "spectrum").map((module): ModuleSpectrum => {
     const { path, out, inDims, r, scale } = module;
-    const values = module.blocks.flatMap((block) => [...thinSvd(block, scale).s]).sort((x, y) => y - x);
-    const s = Float64Array.from(values);
+    const { s } = thinSvd(wholeOf(module), scale);
+    const values = [...s];
     const isZero = (s[0] ?? 0) === 0;
     return {
       ...{ path, outFeatures: out, inFeatures: elementCount(inDims), r, scale },
@@ -142,33 +142,21 @@ interface Measured {
 }
 
 function measure(a: ThinModule | undefined, b: ThinModule | undefined): Measured {
-  const { path, blocks } = (a ?? b)!;
-  const perBlock = blocks.map((_, index) => {
-    const parts = [a, b].flatMap((module, side) =>
-      module === undefined ? [] : [{ thin: module.blocks[index]!, factor: side === 0 ? module.scale : -module.scale }],
-    );
-    const both = concatenated(
-      parts.map(({ thin }) => thin),
-      parts.map(({ factor }) => factor),
-    );
-    return {
-      distance: tail(thinSvd(both).s),
-      a: a && thinSvd(a.blocks[index]!, a.scale),
-      b: b && thinSvd(b.blocks[index]!, b.scale),
-    };
-  });
-  const distance = Math.hypot(...perBlock.map((block) => block.distance));
-  const normA = Math.hypot(...perBlock.map((block) => (block.a ? tail(block.a.s) : 0)));
-  const normB = Math.hypot(...perBlock.map((block) => (block.b ? tail(block.b.s) : 0)));
+  const parts = [a, b].flatMap((module, side) =>
+    module === undefined ? [] : [{ thin: wholeOf(module), factor: side === 0 ? module.scale : -module.scale }],
+  );
+  const both = concatenated(
+    parts.map(({ thin }) => thin),
+    parts.map(({ factor }) => factor),
+  );
+  const distance = tail(thinSvd(both).s);
+  const [svdA, svdB] = [a && thinSvd(wholeOf(a), a.scale), b && thinSvd(wholeOf(b), b.scale)];
+  const [normA, normB] = [tail(svdA?.s ?? nothing), tail(svdB?.s ?? nothing)];
   // 2 <x, y> = |x|^2 + |y|^2 - |x - y|^2 would lose digits where x and y are nearly orthogonal.
-  const inner =
-    a === undefined || b === undefined
-      ? 0
-      : a.scale * b.scale * a.blocks.reduce((sum, block, index) => sum + innerProduct(block, b.blocks[index]!), 0);
-  const overlap = (side: "u" | "v"): Overlap | null =>
-    overlapOf(perBlock.map((block) => [basis(block.a, side), basis(block.b, side)]));
+  const inner = a && b ? a.scale * b.scale * innerProduct(wholeOf(a), wholeOf(b)) : 0;
+  const overlap = (side: "u" | "v"): Overlap | null => overlapOf(basis(svdA, side), basis(svdB, side));
   const module: ModuleComparison = {
-    path,
+    path: (a ?? b)!.path,
     in: a === undefined ? "b" : b === undefined ? "a" : "both",
     distance,
     relativeDistance: share(distance, Math.max(normA, normB)),
@@ -179,12 +167,14 @@ function measure(a: ThinModule | undefined, b: ThinModule | undefined): Measured
   return { module, normA, normB, inner };
 }
 
+const nothing = new Float64Array(0);
+
 function shapeOf({ out, inDims, blocks }: ThinModule): string {
   return `[${[out, ...inDims].join(", ")}]${blocks.length === 1 ? "" : ` in ${blocks.length} groups`}`;
 }
 
 /** Of two products of one shape: tr(A1^T B1^T B2 A2) = sum of (B1^T B2) * (A1 A2^T), element by element. */
-function innerProduct(one: ThinModule["blocks"][number], two: ThinModule["blocks"][number]): number {
+function innerProduct(one: Thin, two: Thin): number {
   const left = multiply(transpose(one.b), two.b).data;
   const right = multiply(one.a, transpose(two.a)).data;
   return left.reduce((sum, value, index) => sum + value * right[index]!, 0);
@@ -209,11 +199,9 @@ function basis(factorization: ReturnType<typeof thinSvd> | undefined, side: "u" 
   return { rows, columns: count, data: kept };
 }
 
-function overlapOf(pairs: readonly (readonly [Matrix | undefined, Matrix | undefined])[]): Overlap | null {
-  const angles = pairs
-    .flatMap(([a, b]) => (a === undefined || b === undefined ? [] : subspaceAngles(a, b)))
-    .sort((x, y) => x - y);
-  if (angles.length === 0) return null;
+function overlapOf(a: Matrix | undefined, b: Matrix | undefined): Overlap | null {
+  if (a === undefined || b === undefined) return null;
+  const angles = subspaceAngles(a, b);
   return { angles, similarity: angles.reduce((sum, angle) => sum + Math.cos(angle) ** 2, 0) / angles.length };
 }
 

@@ -72,6 +72,21 @@ export function deltaOf({ blocks, scale, out, inDims }: ThinModule): Matrix {
   return { rows: out, columns, data };
 }
 
+/** B and A of a module as one product, without its scale: the B of a Conv with groups is block-diagonal. */
+export function wholeOf({ blocks, r, out, inDims }: ThinModule): Thin {
+  if (blocks.length === 1) return blocks[0]!;
+  const columns = elementCount(inDims);
+  const [b, a] = [new Float64Array(out * r), new Float64Array(r * columns)];
+  const [rows, own] = [out / blocks.length, r / blocks.length];
+  for (const [group, block] of blocks.entries()) {
+    for (let row = 0; row < rows; row++) {
+      b.set(block.b.data.subarray(row * own, (row + 1) * own), (group * rows + row) * r + group * own);
+    }
+    a.set(block.a.data, group * own * columns);
+  }
+  return { b: { rows: out, columns: r, data: b }, a: { rows: r, columns, data: a } };
+}
+
 /** An adapter of these modules: `config` with other ranks and scales, values rounded once to float32. */
 export function adapterOf(config: AdapterConfig, modules: readonly ThinModule[]): Adapter {
   const tensors = new Map<string, Tensor>();
