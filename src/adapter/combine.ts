@@ -288,7 +288,7 @@ function bestOfUpdates(
   const blocks = module.blocks.map((_, index): Thin => {
     const size = like.rows * like.columns;
     const delta = { ...like, data: joined.subarray(index * size, (index + 1) * size) };
-    return truncated(denseSvd(delta, perBlock), perBlock, "b");
+    return truncated(denseSvd(delta, { r: perBlock }), perBlock, "b");
   });
   return scaleOne(module, blocks);
 }

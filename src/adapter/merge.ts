@@ -11,16 +11,23 @@ import { floatValues, fromTensor, type Graph, type Model, type Node, type Stored
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { refuseNonFinite } from "./merge-safe.ts";
+
+export interface MergeOptions {
+  /** Refuse a result with NaN or infinity, naming its layers. Default false. */
+  readonly safe?: boolean;
+}
 
 /**
  * The model with an adapter merged into its weights, in its own operator set. Sums are taken in float64 and rounded once. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
  * number of its groups.
  *
- * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, and dilated Convs.
+ * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, and dilated Convs;
+ * with `safe`, "model" that lists every layer whose merged weights are not finite.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, adapter: Adapter): Model {
+export function merge(model: Model, adapter: Adapter, { safe = false }: MergeOptions = {}): Model {
   const { graph } = model;
   const writer = new Writer(model);
   const infos = inferShapes(graph);
@@ -44,7 +51,9 @@ export function merge(model: Model, adapter: Adapter): Model {
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
-  return { ...model, graph: writer.graph() };
+  const merged = { ...model, graph: writer.graph() };
+  if (safe) refuseNonFinite(model, merged);
+  return merged;
 }
 
 /** Collects what changes in a graph: initializers, and nodes with those that stand before them. */
@@ -152,12 +161,12 @@ function privateInitializers(graph: Graph): (name: string) => boolean {
 
 type Grouped = Pick<Site, "inFeatures" | "outFeatures" | "groups" | "kernel">;
 
-function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
+export function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
   return layout === "in,out" ? [inFeatures, outFeatures] : [outFeatures, inFeatures, ...kernel];
 }
 
 /** [out, in / groups, ...kernel] as [out, in, ...kernel], zero where a group reads no channel. */
-function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
+export function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
   if (groups === 1) return weight;
   const row = (inFeatures / groups) * elementCount(kernel);
   const whole = new Float32Array(weight.length * groups);

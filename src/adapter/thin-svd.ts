@@ -4,6 +4,7 @@
 import { type Matrix, multiply, scaled, transpose } from "../linalg/matrix.ts";
 import { norm, qr } from "../linalg/qr.ts";
 import { type Svd, svd } from "../linalg/svd.ts";
+import type { RankChoice } from "./checks.ts";
 import type { Thin } from "./thin.ts";
 
 /** The SVD of scale * B A: min(rows, r, columns) triplets. */
@@ -13,8 +14,8 @@ export function thinSvd({ b, a }: Thin, scale = 1): Svd {
   return { u: multiply(left.q, u), s, v: multiply(right.q, v) };
 }
 
-/** The SVD of a dense update, of which at least the first `rank` triplets are wanted. */
-export function denseSvd(delta: Matrix, _rank: number): Svd {
+/** The SVD of a dense update: at least the triplets that a rank, or a share of the energy, needs. */
+export function denseSvd(delta: Matrix, _wanted: RankChoice): Svd {
   return svd(delta);
 }
 
@@ -74,4 +75,19 @@ export function rankForEnergy(s: Float64Array, energy: number): number {
   // The part that is left out, so that a share of 1 is not missed by rounding.
   for (let r = 1; r < s.length; r++) if (tail(s, r) ** 2 <= (1 - energy) * total ** 2) return r;
   return Math.max(1, s.length);
+}
+
+/** The same where `s` may be the first singular values only of a matrix of this Frobenius norm. */
+export function rankForEnergyOf(s: Float64Array, energy: number, whole: number): number {
+  let left = whole ** 2;
+  for (let r = 1; r < s.length; r++) {
+    left -= s[r - 1]! ** 2;
+    if (left <= (1 - energy) * whole ** 2) return r;
+  }
+  return Math.max(1, s.length);
+}
+
+/** The Frobenius norm of a matrix. */
+export function frobenius({ data }: Matrix): number {
+  return norm(data);
 }
