@@ -1,7 +1,21 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
-export { merge } from "./adapter/merge.ts";
+export type { RankChoice } from "./adapter/checks.ts";
+export { type CombineMethod, type CombineOptions, combine, type MaskRequest, subtract } from "./adapter/combine.ts";
+export {
+  type Comparison,
+  compare,
+  type ModuleComparison,
+  type ModuleSpectrum,
+  type Overlap,
+  spectrum,
+} from "./adapter/compare.ts";
+export { type Extracted, type ExtractOptions, extract, type OtherDifference } from "./adapter/extract.ts";
+export { type MergeOptions, merge } from "./adapter/merge.ts";
 export { readAdapter, writeAdapter } from "./adapter/peft.ts";
+export type { MajoritySignMethod } from "./adapter/prune.ts";
+export { type ModuleError, type RescaleOptions, type Resized, rescale, resize } from "./adapter/resize.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
+export { unmerge } from "./adapter/unmerge.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";
