@@ -141,10 +141,7 @@ describe("writeMlxAdapter", () => {
         return [[a, drawn(a, 2, 3)] as const, [b, drawn(b, 4, 2)] as const];
       }),
     );
-    const adapter = adapterOf(
-      { r: 2, loraAlpha: 8, baseModelNameOrPath: "base", loraDropout: 0.1 },
-      tensors,
-    );
+    const adapter = adapterOf({ r: 2, loraAlpha: 8, baseModelNameOrPath: "base", loraDropout: 0.1 }, tensors);
     const files = writeMlxAdapter(adapter);
     expect(JSON.parse(new TextDecoder().decode(files.get("adapter_config.json")))).toEqual({
       fine_tune_type: "lora",

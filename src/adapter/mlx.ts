@@ -4,6 +4,7 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { Adapter, StorageType } from "../lora/config.ts";
 import { adapterKeys, collectModules } from "../lora/keys.ts";
+import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { foreignConfig } from "./foreign-config.ts";
@@ -65,7 +66,8 @@ export function readMlxAdapter(files: AdapterFiles, options: ReadMlxOptions = {}
  * @example
  * for (const [name, bytes] of writeMlxAdapter(adapter)) await writeFile(join(directory, name), bytes);
  */
-export function writeMlxAdapter(adapter: Adapter): Map<string, Uint8Array> {
+export function writeMlxAdapter(given: Adapter): Map<string, Uint8Array> {
+  const adapter = plainAdapter(given);
   const faults: string[] = [];
   const modules = collectModules(adapter.tensors, faults);
   const known = new Set(modules.flatMap(({ keys }) => [keys.a, keys.b]));

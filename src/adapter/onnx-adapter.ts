@@ -6,6 +6,7 @@
 import { throwFaults } from "../errors.ts";
 import type { Adapter, StorageType } from "../lora/config.ts";
 import { type AdapterModule, adapterKeys, collectModules } from "../lora/keys.ts";
+import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
 import { elementCount, type Tensor, type TensorType, tensor } from "../tensor.ts";
@@ -133,7 +134,8 @@ interface Factor {
   readonly value: Tensor<"float32">;
 }
 
-function factorsOf(adapter: Adapter, faults: string[]): Factor[] {
+function factorsOf(given: Adapter, faults: string[]): Factor[] {
+  const adapter = plainAdapter(given);
   const modules = collectModules(adapter.tensors, faults);
   const known = new Set(modules.flatMap(({ keys }) => [keys.a, keys.b]));
   if (faults.length === 0) {
