@@ -14,6 +14,7 @@ import {
   throwFaulty,
 } from "./source.ts";
 import { type Cell, type Column, joinTables, type Table } from "./table.ts";
+import { type TextOptions, textEncoder } from "./text.ts";
 
 export interface DatasetOptions {
   /** Default: by the file's name and first bytes. */
@@ -25,7 +26,11 @@ export interface DatasetOptions {
 }
 
 /** How rows become batches. */
-export type SourceOptions = ExampleOptions & BatchingOptions;
+export type SourceOptions = ExampleOptions &
+  BatchingOptions & {
+    /** Rows are texts, to be tokenized. */
+    readonly text?: TextOptions;
+  };
 
 /** A row with its cells by name. */
 export type NamedRow = Readonly<Record<string, Cell>>;
@@ -156,6 +161,8 @@ function dataset(opened: Opened, selection: Selection): Dataset {
 
 async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
   for await (const { row } of rowsOf(table, selection)) {
+    const { text, shuffle = true, seed = 0 } = options;
+    if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
     return exampleEncoder(table.columns, row, { ...options, tableLabels: table.labels, prepare: null });
   }
   throw new LowrankError("data", "data: expected a row or more, got none");
