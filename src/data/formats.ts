@@ -5,10 +5,11 @@ import { systemFault } from "./files.ts";
 import { openCsv } from "./formats/csv.ts";
 import { openImageFolder } from "./formats/image-folder.ts";
 import { openJsonl } from "./formats/jsonl.ts";
+import { openParquet } from "./formats/parquet.ts";
 import { openIdx, openSafetensors } from "./formats/tensors.ts";
 import type { Table } from "./table.ts";
 
-export type FormatName = "csv" | "jsonl" | "idx" | "safetensors" | "images";
+export type FormatName = "csv" | "jsonl" | "parquet" | "idx" | "safetensors" | "images";
 
 export interface FormatOptions {
   readonly format?: FormatName;
@@ -21,6 +22,7 @@ const openers: {
 } = {
   csv: (paths, { header }) => eachFile(paths, (path) => openCsv(path, header === undefined ? {} : { header })),
   jsonl: (paths) => eachFile(paths, openJsonl),
+  parquet: (paths) => eachFile(paths, openParquet),
   safetensors: (paths) => eachFile(paths, openSafetensors),
   images: (paths) => eachFile(paths, openImageFolder),
   idx: async (paths) => [await openIdx(paths)],
@@ -29,6 +31,7 @@ const openers: {
 const endings: readonly (readonly [ending: RegExp, format: FormatName])[] = [
   [/\.(csv|tsv)$/i, "csv"],
   [/\.(jsonl|ndjson)$/i, "jsonl"],
+  [/\.parquet$/i, "parquet"],
   [/\.safetensors$/i, "safetensors"],
   [/[.-](idx\d+-ubyte|idx)(\.gz)?$/i, "idx"],
 ];
@@ -74,6 +77,7 @@ async function formatOf(path: string): Promise<FormatName> {
     if (known !== undefined) return known[1];
     const start = await firstBytes(path);
     if (start[0] === 0x7b) return "jsonl"; // {
+    if (String.fromCharCode(...start) === "PAR1") return "parquet";
     if (start[0] === 0 && start[1] === 0 && start[2]! >= 8) return "idx";
   } catch (error) {
     throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
