@@ -6,8 +6,10 @@ import { lowrankVersion } from "../runs/environment.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
+import { pretrainCommand } from "./pretrain.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
+import { tuneCommand } from "./tune.ts";
 
 // Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
@@ -23,7 +25,14 @@ const program = new Command("lowrank")
     "\nEnvironment: LOWRANK_DATA names the folder with MNIST, LOWRANK_DEBUG=1 adds stacks to errors, NO_COLOR is respected.",
   );
 
-for (const command of [studyCommand(), summaryCommand(), inspectCommand(), gradcheckCommand()]) {
+for (const command of [
+  tuneCommand(),
+  pretrainCommand(),
+  studyCommand(),
+  summaryCommand(),
+  inspectCommand(),
+  gradcheckCommand(),
+]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);
 }
