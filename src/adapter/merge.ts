@@ -19,9 +19,12 @@ import { inferShapes } from "../onnx/shapes.ts";
 import { dequantizedWeight, storedWeight, transposed } from "../onnx/sites/dense.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { refuseNonFinite } from "./merge-safe.ts";
 import { modulePaths, withSaved } from "./merge-saved.ts";
 
 export interface MergeOptions {
+  /** Refuse a result with NaN or infinity, naming its layers. Default false. */
+  readonly safe?: boolean;
   /**
    * Whether quantized layers (MatMulNBits, dynamically quantized activations) become float32 MatMuls; by default they are
    * refused, since W + s B A is not on their grid. Activations of such a layer are no longer quantized either.
@@ -37,10 +40,11 @@ export interface MergeOptions {
  * copied first. What the adapter trained whole takes the place of the base's.
  *
  * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, dilated Convs, and
- * quantized layers unless `dequantize` is set.
+ * quantized layers unless `dequantize` is set; with `safe`, "model" that lists every layer whose merged weights are not finite.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(base: Model, given: Adapter, { dequantize = false }: MergeOptions = {}): Model {
+export function merge(base: Model, given: Adapter, options: MergeOptions = {}): Model {
+  const { dequantize = false, safe = false } = options;
   const faults: string[] = [];
   const { adapter } = placeAdapter(plainAdapter(given, base), modulePaths(base), faults);
   const { model, placed } = withSaved(base, adapter, faults);
@@ -87,7 +91,9 @@ export function merge(base: Model, given: Adapter, { dequantize = false }: Merge
     const magnitude = adapter.tensors.get(besideKey(site.modulePath, "magnitude"));
     writer.write(site, magnitude === undefined ? update : turn(site, update, magnitude, values(site.weight)!), type);
   }
-  return { ...model, graph: withoutUnused(graph, writer.graph()) };
+  const merged = { ...model, graph: withoutUnused(graph, writer.graph()) };
+  if (safe) refuseNonFinite(base, merged);
+  return merged;
 }
 
 function quantizedFault({ modulePath, node }: Site): string {
@@ -303,12 +309,12 @@ function privateInitializers(graph: Graph): (name: string, site: Site) => boolea
 
 type Grouped = Pick<Site, "inFeatures" | "outFeatures" | "groups" | "kernel">;
 
-function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
+export function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
   return layout === "in,out" ? [inFeatures, outFeatures] : [outFeatures, inFeatures, ...kernel];
 }
 
 /** [out, in / groups, ...kernel] as [out, in, ...kernel], zero where a group reads no channel. */
-function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
+export function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
   if (groups === 1) return weight;
   const row = (inFeatures / groups) * elementCount(kernel);
   const whole = new Float32Array(weight.length * groups);

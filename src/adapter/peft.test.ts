@@ -79,7 +79,7 @@ const fresh: AdapterConfig = {
 };
 
 describe("PEFT's own adapters", () => {
-  it.each(["golden/gpt2/adapter", "golden/distilbert/adapter", "adapter/peft-mlp"])(
+  it.each(["golden/gpt2/adapter", "golden/distilbert/adapter", "adapter/peft-mlp", "homes/peft-half"])(
     "%s is written as it was read",
     (name) => {
       const warnings: string[] = [];

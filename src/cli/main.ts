@@ -3,6 +3,7 @@
 import { Command, CommanderError } from "commander";
 import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
+import { adapterCommand } from "./adapter.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
@@ -32,6 +33,7 @@ for (const command of [
   summaryCommand(),
   inspectCommand(),
   gradcheckCommand(),
+  adapterCommand(),
 ]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);

@@ -61,7 +61,12 @@ export interface Adapter {
    * gives what it is on the base itself.
    */
   readonly initial?: ReadonlyMap<string, Tensor>;
+  /** The type that a file holds a tensor in, by key, where that is not float32; memory has float32 all the same. */
+  readonly storage?: ReadonlyMap<string, StorageType>;
 }
+
+/** Types that adapter files hold tensors in beside float32; int8 is symmetric, with one scale for each row. */
+export type StorageType = "float16" | "bfloat16" | "int8";
 
 /** A LoraConfig with every default filled in. */
 export type AdapterConfig = Readonly<Required<LoraConfig>>;
