@@ -59,7 +59,7 @@ function valueName(row: OptionRow): string {
 }
 
 function choicesText(row: OptionRow): string {
-  return "choices" in row ? `: ${row.choices.join(", ")}` : "";
+  return "choices" in row ? `; one of ${row.choices.join(", ")}` : "";
 }
 
 function defaultText(row: OptionRow): string {
