@@ -51,7 +51,7 @@ export function evaluation(voice: Voice, step: number, values: Readonly<Record<s
 }
 
 /** Before and after, and where everything is. */
-export function conclusion(voice: Voice, _prepared: Prepared, result: RunSummary, folder: string): void {
+export function conclusion(voice: Voice, result: RunSummary, folder: string): void {
   voice.heading("Done");
   const { before, after } = result;
   if (after !== null) {
@@ -70,6 +70,9 @@ export function conclusion(voice: Voice, _prepared: Prepared, result: RunSummary
   if (result.best !== null) {
     const { metric, value, step } = result.best;
     voice.say(`Best ${metric}: ${formatMetric(metric, value)} after step ${formatCount(step)}.`);
+  }
+  if (result.best?.step === 0 && result.steps > 0) {
+    voice.warn("no evaluation was better than the one before training: best is the model as it was");
   }
   if (result.end === "patience") voice.say("Stopped early: no better evaluation came within --patience.");
   voice.say(
