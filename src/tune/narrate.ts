@@ -34,7 +34,8 @@ export function plan(voice: Voice, prepared: Prepared): void {
       (rows.retained > 0 ? `, ${formatCount(rows.retained)} that must not be forgotten` : "") +
       ".",
   );
-  for (const { input, column, shape } of data.matches) voice.say(`  ${input} [${shape.join(", ")}] from ${column}`);
+  const told = data.matches.map(({ input, shape }) => `${input} [${shape.join(", ")}]`);
+  voice.say(`A batch: ${told.slice(0, -1).join(", ")}, labels ${told.at(-1)!.replace(/^labels /, "")}.`);
   voice.say(
     `Loss: ${data.loss}${options.loss === "auto" ? " (chosen by the labels)" : ""}. Optimizer: ${options.optimizer}, learning rate ${learningRate}${options.learningRate === null ? " (default)" : ""}, ${options.schedule}.`,
   );

@@ -74,7 +74,6 @@ export async function prepare(
   const model = await openModel(options);
   outputShape(model, options);
   const data = await openRunData({
-    verb,
     model,
     options,
     voice,
