@@ -125,6 +125,22 @@ describe("lowrank tune", () => {
   });
 });
 
+describe("lowrank tune --help", () => {
+  it("has every flag under the heading of its group, and an example", async () => {
+    const { code, stdout } = await lowrank(["tune", "--help"], { cwd: work });
+    expect(code).toBe(0);
+    const headings = stdout.match(/^[A-Z][A-Za-z ]+:$/gm)!;
+    expect(headings).toEqual(
+      expect.arrayContaining(["Data:", "Adapter:", "Loss:", "Training:", "Evaluation:", "Output:"]),
+    );
+    const training = stdout.slice(stdout.indexOf("\nTraining:"), stdout.indexOf("\nEvaluation:"));
+    expect(training).toContain("--learning-rate <n>");
+    expect(training).toMatch(/--schedule <name> .*constant,\s+linear,\s+cosine,\s+one-cycle,\s+plateau/s);
+    expect(stdout).toContain("lowrank tune model.onnx --data train.csv --out runs/first --resume");
+    expect(stdout).not.toContain("--layers ");
+  });
+});
+
 describe("--dry-run and --find-lr", () => {
   it("tells shapes, parameters, steps, memory and time, and writes nothing", async () => {
     const before = filesBelow(work);
