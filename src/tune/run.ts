@@ -1,0 +1,182 @@
+// `lowrank tune` and `lowrank pretrain` from the options to the folder that a run leaves:
+//   config.json, env.json   all options and what else the numbers depend on
+//   metrics.jsonl           each step and each evaluation
+//   checkpoint.safetensors  all that is needed to go on, replaced whole
+//   adapter/, best/         PEFT's files: after the last step, and at the best evaluation (pretrain: model.onnx, best.onnx)
+//   merged.onnx, base.onnx  with `merge`; where the model was given a head
+//   summary.json            last: a folder that has it is complete
+import { LowrankError } from "../errors.ts";
+import { checkpointName } from "../runs/checkpoints.ts";
+import { writeCheckpoint } from "../train/checkpoint.ts";
+import { type TrainOptions, train, trainAll } from "../train/train.ts";
+import * as tell from "./narrate.ts";
+import type { RunOptions } from "./option-table.ts";
+import { type Prepared, prepare, type TrainVerb } from "./prepare.ts";
+import { type Outcome, type RunResult, type RunSummary, summaryOf } from "./result.ts";
+import { configOf, type OpenRun, openRun } from "./resume.ts";
+import { saveAdapters, saveWeights } from "./save.ts";
+import { silentVoice, type Voice } from "./voice.ts";
+
+export interface RunContext {
+  readonly voice?: Voice;
+  /** Stops between two steps: what was learnt is saved, and the error says how to go on. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Trains an adapter for a model on data, and leaves a run folder.
+ *
+ * @throws LowrankError "config", "model", "data" or "file" before anything is trained or written; "data" when training breaks
+ * down, "file" when the disk refuses, "aborted" when it was stopped: the last checkpoint is intact, and the message says so.
+ * @example
+ * const options = resolveOptions("tune", { model: "model.onnx", data: ["train.csv"] });
+ * const { folder, summary } = await runTune(options);
+ */
+export function runTune(options: RunOptions, context: RunContext = {}): Promise<RunResult> {
+  return run("tune", options, context);
+}
+
+/**
+ * Trains all weights of a model, or of a fresh network of linear layers (`layers`), and leaves a run folder.
+ *
+ * @throws LowrankError as `runTune` does.
+ * @example
+ * const { summary } = await runPretrain(resolveOptions("pretrain", { layers: ["784,100,10"], data: ["train.csv"] }));
+ */
+export function runPretrain(options: RunOptions, context: RunContext = {}): Promise<RunResult> {
+  return run("pretrain", options, context);
+}
+
+async function run(
+  verb: TrainVerb,
+  options: RunOptions,
+  { voice = silentVoice, signal = new AbortController().signal }: RunContext,
+): Promise<RunResult> {
+  if (options.findLr) throw new LowrankError("config", "findLr: a run trains; call findRate for a learning rate");
+  const begun: Begun = { at: new Date(), clock: performance.now() };
+  const prepared = await prepare(verb, options, { voice, signal });
+  try {
+    const opened = await openRun(prepared, begun.at, voice);
+    tell.introduction(voice, prepared, opened);
+    const { path: folder, metrics } = opened.folder;
+    try {
+      const summary = await trainAndSave(prepared, opened, begun, { voice, signal });
+      if (!summary.complete) {
+        const done = `stopped on request after step ${summary.steps} of ${prepared.steps}`;
+        throw new LowrankError("aborted", `${done}; ${goOn(folder)}`);
+      }
+      tell.conclusion(voice, summary, folder);
+      return { folder, summary };
+    } finally {
+      metrics.close();
+    }
+  } finally {
+    await prepared.data.close();
+  }
+}
+
+interface Begun {
+  readonly at: Date;
+  readonly clock: number;
+}
+
+interface Company {
+  readonly voice: Voice;
+  readonly signal: AbortSignal;
+}
+
+/** Everything after the folder is open: an error says which checkpoint is left, and how to go on. */
+async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, company: Company): Promise<RunSummary> {
+  const { folder, checkpoint } = opened;
+  const saved = { step: checkpoint?.step ?? 0 };
+  try {
+    const training = trainingIn(prepared, opened, saved, company);
+    const outcome = await trainWith(prepared, folder, training);
+    const summary = summaryOf(prepared, outcome, {
+      started: begun.at.toISOString(),
+      seconds: (performance.now() - begun.clock) / 1000,
+      stepsBefore: checkpoint?.step ?? 0,
+      settings: configOf(prepared),
+    });
+    folder.metrics.flush();
+    await folder.writeJson("summary.json", summary);
+    return summary;
+  } catch (error) {
+    throw withAdvice(error, folder.path, saved.step);
+  }
+}
+
+/** What the trainer is told, with the folder's part: checkpoints, records, words. */
+function trainingIn(
+  { training, options, steps, verb }: Prepared,
+  { folder, checkpoint }: OpenRun,
+  saved: { step: number },
+  { voice, signal }: Company,
+): TrainOptions & { readonly done: () => void } {
+  const before = checkpoint?.step ?? 0;
+  const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", before);
+  const begun = performance.now();
+  return {
+    ...training,
+    signal,
+    ...(checkpoint !== null && { resume: checkpoint }),
+    checkpoint: {
+      every: checkpointEvery(options),
+      async save(state) {
+        // First the records, then the checkpoint that counts them as done.
+        folder.metrics.flush();
+        await folder.write(checkpointName, writeCheckpoint(state));
+        saved.step = state.step;
+      },
+    },
+    onStep({ step, loss, learningRate, gradientNorm }) {
+      progress.update(step, { loss });
+      const stepsPerSecond = ((step - before) * 1000) / (performance.now() - begun);
+      const norm = gradientNorm === undefined ? {} : { gradientNorm };
+      folder.metrics.append({ kind: "step", phase: verb, step, loss, lr: learningRate, ...norm, stepsPerSecond });
+    },
+    onEvaluation({ step, epoch, values, best }) {
+      folder.metrics.append({ kind: "evaluation", phase: verb, step, epoch, ...values, best });
+      progress.clear();
+      tell.evaluation(voice, step, values, best);
+    },
+    done: () => progress.done(),
+  };
+}
+
+/** Trains, and saves what came of it. */
+async function trainWith(
+  prepared: Prepared,
+  folder: OpenRun["folder"],
+  { done, ...training }: ReturnType<typeof trainingIn>,
+): Promise<Outcome> {
+  const { verb, adapted, data, start } = prepared;
+  if (verb === "pretrain") {
+    const weights = await trainAll(adapted, data.train, training);
+    done();
+    return { ...weights, files: await saveWeights(folder, prepared, weights) };
+  }
+  const adapter = await train(adapted, data.train, { ...training, ...(start !== null && { adapter: start }) });
+  done();
+  return { ...adapter, files: await saveAdapters(folder, prepared, adapter) };
+}
+
+function checkpointEvery({ checkpointEvery: steps, evalEvery }: RunOptions): { steps?: number; epochs?: number } {
+  if (steps !== null) return { steps };
+  return evalEvery === null ? { epochs: 1 } : { steps: evalEvery };
+}
+
+/** The same error with word of what is left and how to go on. */
+function withAdvice(error: unknown, folder: string, savedStep: number): unknown {
+  if (!(error instanceof LowrankError)) return error;
+  const left =
+    savedStep > 0 ? `the checkpoint of step ${savedStep} is intact; ${goOn(folder)}` : "there is no checkpoint yet";
+  return new LowrankError(error.code, `${error.message}; ${left}`, {
+    cause: error,
+    ...(error.faults.length > 1 && { faults: [...error.faults, left] }),
+  });
+}
+
+function goOn(folder: string): string {
+  return `go on with the same command, --resume and --out ${folder}`;
+}
