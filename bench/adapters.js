@@ -1,8 +1,8 @@
 // Many adapters over one base: node bench/adapters.js [--rounds 40] [--threads 2] [--json FILE] [--filter TEXT]
 // The study's network with rank 8 on its three layers. Every case runs a batch of 256 rows (or the size in its name) and is
-// set against the same batch through a session of the plain base. Cases take turns in short rounds; a share is the median
-// over the rounds of base time / case time, so that what else the machine does meets both; on a busy machine the share of
-// the quickest times comes nearer to a quiet one. Memory is that of a fresh process.
+// set against the same batch through a session of the plain base, right before and right after. Cases take turns in short
+// rounds. A share is the median over rounds of base time / case time: over all of them, and over the calm ones, in which the
+// base was nearly at its quickest both times, so that nothing else was at work. Memory is that of a fresh process.
 import { spawnSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -14,6 +14,8 @@ import { roundOrder, statistics } from "./harness.js";
 
 const config = { r: 8, loraAlpha: 8, targetModules: ["fc1", "fc2", "fc3"] };
 const [batch, resident] = [256, 1000];
+/** How far over its quickest time the base may be in a calm round. */
+const calm = 1.15;
 const random = createRandom(1, "bench adapters");
 
 const { values } = parseArgs({
@@ -57,8 +59,10 @@ async function time() {
     for (const { name, rows, run } of roundOrder(cases, round + 2)) {
       const inputs = { x: floats(rows, 784) };
       const repeats = rows === 1 ? 20 : 2;
-      const pair = { base: await timed(() => base.run(inputs), repeats), own: await timed(() => run(inputs), repeats) };
-      if (round >= 0) samples.get(name).push(pair);
+      const before = await timed(() => base.run(inputs), repeats);
+      const own = await timed(() => run(inputs), repeats);
+      const after = await timed(() => base.run(inputs), repeats);
+      if (round >= 0) samples.get(name).push({ base: (before + after) / 2, worse: Math.max(before, after), own });
     }
   }
   await Promise.all([base.dispose(), session.dispose()]);
@@ -107,26 +111,28 @@ async function timed(run, repeats) {
   return statistics(times).median;
 }
 
+/** Median base and own time, and the quartiles of their ratio; null without samples. */
+function summarize(pairs) {
+  if (pairs.length === 0) return null;
+  return {
+    rounds: pairs.length,
+    base: statistics(pairs.map(({ base }) => base)).median,
+    own: statistics(pairs.map(({ own }) => own)).median,
+    share: statistics(pairs.map(({ base, own }) => base / own)),
+  };
+}
+
 async function report(cases, samples) {
-  const results = cases.map(({ name }) => {
+  const results = cases.map(({ name, rows }) => {
     const pairs = samples.get(name);
-    return {
-      name,
-      base: statistics(pairs.map(({ base }) => base)),
-      own: statistics(pairs.map(({ own }) => own)),
-      share: statistics(pairs.map(({ base, own }) => base / own)),
-    };
+    const alike = cases.filter((other) => other.rows === rows).flatMap((other) => samples.get(other.name));
+    const quickest = Math.min(...alike.map(({ base }) => base));
+    const calmPairs = pairs.filter(({ worse }) => worse <= calm * quickest);
+    return { name, all: summarize(pairs), calm: summarize(calmPairs) };
   });
-  console.log("| batch of 256 unless it says otherwise | base ms | ms | of the base's throughput | at the quickest |");
-  console.log("|---|---|---|---|---|");
-  for (const { name, base, own, share } of results) {
-    const [least, most] = [share.q1, share.q3].map((value) => (100 * value).toFixed(0));
-    const middle = (100 * share.median).toFixed(0);
-    const quickest = `${((100 * base.min) / own.min).toFixed(0)} % (${base.min.toFixed(2)}, ${own.min.toFixed(2)} ms)`;
-    console.log(
-      `| ${name} | ${base.median.toFixed(2)} | ${own.median.toFixed(2)} | ${middle} % (${least} to ${most}) | ${quickest} |`,
-    );
-  }
+  console.log("| batch of 256 unless it says otherwise | all rounds: base, ms, share | calm rounds: base, ms, share |");
+  console.log("|---|---|---|");
+  for (const { name, all, calm: quiet } of results) console.log(`| ${name} | ${cell(all)} | ${cell(quiet)} |`);
   const memory = memoryOf(resident);
   const mega = (bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;
   console.log(
@@ -134,6 +140,13 @@ async function report(cases, samples) {
       `${mega(memory.rss)} for the whole process, ${mega(memory.peak)} at its peak.`,
   );
   if (values.json !== undefined) await writeFile(values.json, JSON.stringify({ threads, rounds, results, memory }));
+}
+
+function cell(summary) {
+  if (summary === null) return "none";
+  const { rounds: count, base, own, share } = summary;
+  const [least, middle, most] = [share.q1, share.median, share.q3].map((value) => (100 * value).toFixed(0));
+  return `${base.toFixed(2)}, ${own.toFixed(2)}, ${middle} % (${least} to ${most}, ${count} rounds)`;
 }
 
 function memoryOf(count) {

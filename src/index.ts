@@ -1,11 +1,37 @@
 // What runs everywhere: Node.js and browsers. Files come in and go out as bytes.
+export { type AdapterInputOptions, withAdapterInputs } from "./adapter/adapter-inputs.ts";
+export type { RankChoice } from "./adapter/checks.ts";
+export { type CombineMethod, type CombineOptions, combine, type MaskRequest, subtract } from "./adapter/combine.ts";
+export {
+  type Comparison,
+  compare,
+  type ModuleComparison,
+  type ModuleSpectrum,
+  type Overlap,
+  spectrum,
+} from "./adapter/compare.ts";
+export { type Extracted, type ExtractOptions, extract, type OtherDifference } from "./adapter/extract.ts";
 export { type MergeOptions, merge } from "./adapter/merge.ts";
-export { readAdapter, writeAdapter } from "./adapter/peft.ts";
+export { type ReadMlxOptions, readMlxAdapter, writeMlxAdapter } from "./adapter/mlx.ts";
+export {
+  adapterParameters,
+  type OnnxAdapterOptions,
+  type ParameterType,
+  type ReadOnnxAdapterOptions,
+  readOnnxAdapter,
+  type WriteOnnxAdapterOptions,
+  writeOnnxAdapter,
+} from "./adapter/onnx-adapter.ts";
+export { readAdapter, readAdapters, writeAdapter } from "./adapter/peft.ts";
+export type { MajoritySignMethod } from "./adapter/prune.ts";
+export { type ModuleError, type RescaleOptions, type Resized, rescale, resize } from "./adapter/resize.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
+export { type QuantizedAdapter, quantizeAdapter } from "./adapter/storage.ts";
+export { unmerge } from "./adapter/unmerge.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";
-export type { Adapter, AdapterConfig, LoraConfig } from "./lora/config.ts";
+export type { Adapter, AdapterConfig, LoraConfig, StorageType } from "./lora/config.ts";
 export { attachAll, withWeights } from "./lora/full.ts";
 export { type HeadOptions, labelsOfModel, type Pooling, withHead } from "./lora/head.ts";
 export { type InitMethod, type InitOptions, initAdapter } from "./lora/init.ts";
@@ -34,11 +60,13 @@ export { type Checkpoint, type CheckpointState, readCheckpoint, writeCheckpoint 
 export {
   type BatchesOfOptions,
   batchesOf,
+  type ColumnSource,
   type DataPosition,
   type DataSource as BatchSource,
   type JsonValue,
   type PositionedBatch,
   startPosition,
+  withLabels,
 } from "./train/data-source.ts";
 export { type EvaOptions, initEva } from "./train/eva.ts";
 export type {

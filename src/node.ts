@@ -2,6 +2,13 @@
 
 export { type DataSource, loadMnist, type Mnist, type MnistOptions } from "./data/mnist.ts";
 export * from "./index.ts";
+export {
+  type AdapterHome,
+  adapterHome,
+  type LoadAdapterOptions,
+  loadAdapter,
+  saveAdapter,
+} from "./runs/adapter-files.ts";
 export { loadCheckpoint, saveCheckpoint } from "./runs/checkpoints.ts";
 export { loadModel } from "./runs/model-file.ts";
 export { type SaveOptions, saveModel } from "./runs/save-model.ts";

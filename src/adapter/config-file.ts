@@ -18,12 +18,11 @@ import {
 /** Real ones have about 1 KB; those with a rank for each module of a large model, tens. */
 const maxConfigBytes = 4_000_000;
 
-/** Every key that PEFT 0.21 writes for a plain LoRA and that AdapterConfig does not hold, with PEFT's default. */
+/** Every key that PEFT 0.21 writes for a LoRA and that AdapterConfig does not hold, with PEFT's default. */
 const uninterpreted: Readonly<Record<string, unknown>> = {
   alora_invocation_tokens: null,
   arrow_config: null,
   auto_mapping: null,
-  bias: "none",
   corda_config: null,
   ensure_weight_tying: false,
   eva_config: null,
@@ -31,19 +30,15 @@ const uninterpreted: Readonly<Record<string, unknown>> = {
   kasa_config: null,
   layer_replication: null,
   loftq_config: {},
-  lora_bias: false,
   lora_ga_config: null,
   megatron_config: null,
   megatron_core: "megatron.core",
-  modules_to_save: null,
   monteclora_config: null,
   peft_version: "0.21.0",
   qalora_group_size: 16,
   revision: null,
   target_parameters: null,
-  trainable_token_indices: null,
   use_bdlora: null,
-  use_dora: false,
   use_qalora: false,
   velora_config: null,
 };
@@ -52,6 +47,7 @@ const uninterpreted: Readonly<Record<string, unknown>> = {
 const interpreted: ReadonlySet<string> = new Set([
   ...[
     "alpha_pattern",
+    "bias",
     "base_model_name_or_path",
     "exclude_modules",
     "fan_in_fan_out",
@@ -59,14 +55,17 @@ const interpreted: ReadonlySet<string> = new Set([
     "layers_pattern",
     "layers_to_transform",
     "lora_alpha",
+    "lora_bias",
     "lora_dropout",
+    "modules_to_save",
   ],
   ...["peft_type", "r", "rank_pattern", "target_modules", "task_type", "use_rslora"],
+  ...["trainable_token_indices", "use_dora"],
 ]);
 
 /** Keys that change what the adapter computes, or what it stores, when they are neither null, false nor empty. */
 const unsupported: readonly string[] = [
-  ...["use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"],
+  ...["target_parameters", "layer_replication"],
   ...["use_qalora", "alora_invocation_tokens", "megatron_config", "arrow_config", "kasa_config", "monteclora_config"],
   ...["velora_config", "use_bdlora", "ensure_weight_tying"],
 ];
@@ -123,6 +122,11 @@ export function readConfig(
     loraDropout: readDropout(object, faults),
     layersToTransform: readLayers(object, faults),
     layersPattern: readModules(object, "layers_pattern", faults),
+    useDora: readBoolean(object, "use_dora", faults),
+    loraBias: readBoolean(object, "lora_bias", faults),
+    bias: readBias(object.get("bias"), faults),
+    modulesToSave: readNames(object, "modules_to_save", faults),
+    trainableTokenIndices: readTokens(object.get("trainable_token_indices") ?? null, faults),
     baseModelNameOrPath: readText(object, "base_model_name_or_path", faults),
     taskType: readText(object, "task_type", faults),
     extra: Object.fromEntries(extra),
@@ -139,6 +143,7 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     ...uninterpreted,
     ...config.extra,
     alpha_pattern: patternEntries(config.alphaPattern),
+    bias: config.bias,
     base_model_name_or_path: config.baseModelNameOrPath,
     exclude_modules: config.excludeModules,
     fan_in_fan_out: config.fanInFanOut,
@@ -148,11 +153,15 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     layers_to_transform: config.layersToTransform,
     lora_alpha: config.loraAlpha,
     lora_dropout: writtenAs(config.extra.lora_dropout, config.loraDropout) ?? pythonFloat(config.loraDropout),
+    lora_bias: config.loraBias,
+    modules_to_save: config.modulesToSave,
     peft_type: "LORA",
     r: config.r,
     rank_pattern: patternEntries(config.rankPattern),
     target_modules: config.targetModules === "all-linear" ? modules : config.targetModules,
     task_type: config.taskType,
+    trainable_token_indices: config.trainableTokenIndices,
+    use_dora: config.useDora,
     use_rslora: config.useRslora,
   };
   return new TextEncoder().encode(pythonJson(object));
@@ -180,15 +189,13 @@ function readObject(bytes: Uint8Array, faults: string[]): JsonObject | null {
 }
 
 function checkFeatures(object: JsonObject, faults: string[]): void {
-  const bias = object.get("bias");
-  if (bias !== undefined && bias !== "none") {
-    faults.push(`bias: expected "none", got ${describe(bias)}; trained biases are not supported`);
-  }
   for (const key of unsupported) {
     const value = object.get(key) ?? null;
     if (value === null || value === false || (Array.isArray(value) && value.length === 0)) continue;
-    faults.push(`${key}: not supported, got ${describe(value)}; only plain LoRA and rsLoRA are`);
+    faults.push(`${key}: not supported, got ${describe(value)}; save the adapter without it`);
   }
+  if (object.get("use_dora") === true && object.get("lora_bias") === true)
+    faults.push("lora_bias: expected false with use_dora, got true");
 }
 
 type Read<T> = (value: JsonValue, where: string) => T;
@@ -241,6 +248,40 @@ function readLayers(object: JsonObject, faults: string[]): number | readonly num
   if (Array.isArray(value) && value.every(isLayer)) return value.map((item) => item.valueOf());
   faults.push(`layers_to_transform: expected a number, a list of numbers or null, got ${describe(value)}`);
   return null;
+}
+
+function readBias(value: JsonValue | undefined, faults: string[]): AdapterConfig["bias"] {
+  if (value === undefined || value === "none" || value === "all" || value === "lora_only") return value ?? "none";
+  faults.push(`bias: expected "none", "all" or "lora_only", got ${describe(value)}`);
+  return "none";
+}
+
+function readNames(object: JsonObject, key: string, faults: string[]): readonly string[] | null {
+  const value = object.get(key) ?? null;
+  if (value === null) return null;
+  if (Array.isArray(value) && value.every((item) => typeof item === "string" && item !== "")) return value as string[];
+  faults.push(`${key}: expected a list of names or null, got ${describe(value)}`);
+  return null;
+}
+
+/** Row numbers, or lists of them by module path. */
+function readTokens(value: JsonValue, faults: string[]): AdapterConfig["trainableTokenIndices"] {
+  const where = "trainable_token_indices";
+  if (value === null) return null;
+  if (!(value instanceof Map)) return readRows(value, where, faults);
+  const entries = [...value].map(([path, rows]) => [path, readRows(rows, `${where} ${quote(path)}`, faults)] as const);
+  if (entries.some(([path]) => path === "__proto__"))
+    faults.push(`${where}: expected names of modules, got "__proto__"`);
+  return Object.fromEntries(entries);
+}
+
+function readRows(value: JsonValue, where: string, faults: string[]): readonly number[] {
+  const rows = Array.isArray(value)
+    ? value.map((item) => (item instanceof RawNumber && /^\d{1,15}$/.test(item.text) ? item.valueOf() : -1))
+    : [];
+  if (rows.length > 0 && !rows.includes(-1) && new Set(rows).size === rows.length) return rows;
+  faults.push(`${where}: expected a list of distinct row numbers, got ${describe(value)}`);
+  return [];
 }
 
 function readText(object: JsonObject, key: string, faults: string[]): string | null {

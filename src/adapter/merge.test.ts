@@ -232,3 +232,80 @@ describe("an adapter that does not fit", () => {
     );
   });
 });
+
+describe("what is merged of the base itself", () => {
+  const saved = (model: Model, entries: Record<string, Tensor>): Adapter => {
+    const { config, tensors } = adapterFor(model, ["fc1"]);
+    const own = Object.entries(entries).map(([key, value]) => [`base_model.model.${key}`, value] as const);
+    return { config: { ...config, modulesToSave: ["fc2"] }, tensors: new Map([...tensors, ...own]) };
+  };
+
+  it("takes the place of the base's weights, under their names", () => {
+    for (const form of layerForms) {
+      const model = twoLayers(form);
+      const before = snapshot(model);
+      const weight = drawn("new", ...toTensor(model.graph.initializers.get("fc2.weight")!).dims);
+      const merged = merge(model, saved(model, { "fc2.weight": weight, "fc2.bias": drawn("bias", 4) }));
+      expect(weightsOf(merged, "fc2.weight")).toEqual([...weight.data]);
+      expect(weightsOf(merged, "fc2.bias")).toEqual([...drawn("bias", 4).data]);
+      expect([...merged.graph.initializers.keys()].sort()).toEqual([...model.graph.initializers.keys()].sort());
+      expect(merged.graph.nodes).toEqual(model.graph.nodes);
+      expect(snapshot(model)).toEqual(before);
+    }
+  });
+
+  it("makes the bias that a layer lacks, and leaves a weight that others read as it is", async () => {
+    const model = built((g, x) => {
+      const weight = g.initializer("shared", drawn("w", 3, 3));
+      const first = g.op("MatMul", [x, weight], {}, { name: "/fc1/MatMul" });
+      return g.op("Relu", [g.op("MatMul", [first, weight], {}, { name: "/fc2/MatMul" })]);
+    });
+    const bias = tensor("float32", [3], Float32Array.of(10, 20, 30));
+    const weight = tensor("float32", [3, 3], Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9)); // [out, in]
+    const tensors = new Map<string, Tensor>([
+      ["base_model.model.fc2.weight", weight],
+      ["base_model.model.fc2.bias", bias],
+    ]);
+    const merged = merge(model, { config: resolveConfig({ modulesToSave: ["fc2"] }), tensors });
+    expect(merged.graph.initializers.get("shared")).toBe(model.graph.initializers.get("shared"));
+    const x = tensor("float32", [1, 3], Float32Array.of(1, 0, 0));
+    const h = [...drawn("w", 3, 3).data.subarray(0, 3)];
+    const expected = [0, 1, 2].map((out) =>
+      Math.max(
+        0,
+        h.reduce((sum, one, k) => sum + one * weight.data[3 * out + k]!, bias.data[out]!),
+      ),
+    );
+    expectClose(await outputOf(merged, x), expected, 1e-4);
+  });
+
+  it("is placed under a scope more or less", () => {
+    const model = twoLayers();
+    const { config, tensors } = saved(model, { "fc2.bias": drawn("bias", 4) });
+    const renamed = new Map([...tensors].map(([key, value]) => [key.replace("model.fc", "model.wrapper.fc"), value]));
+    expect(merge(model, { config, tensors: renamed }).graph.initializers).toEqual(
+      merge(model, { config, tensors }).graph.initializers,
+    );
+  });
+
+  it("is refused when nothing takes it, all faults at once", () => {
+    const model = twoLayers();
+    const adapter = saved(model, {
+      "fc2.weight": drawn("w", 3, 3),
+      "fc2.gamma": drawn("g", 4),
+      "gone.bias": drawn("b", 4),
+      "fc1.lora_magnitude_vector": drawn("m", 4),
+    });
+    expect(() => merge(model, adapter)).toThrow(
+      expect.objectContaining({
+        code: "adapter",
+        faults: [
+          "base_model.model.fc2.weight: expected float32 [4,5], got [3,3]",
+          "base_model.model.fc2.gamma: the model has no parameter for it",
+          "base_model.model.gone.bias: the model has no parameter for it",
+          "fc1: expected a magnitude of 5 values, got float32 [4]",
+        ],
+      }),
+    );
+  });
+});

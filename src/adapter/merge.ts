@@ -2,22 +2,29 @@
 // A weight that is stored is replaced; one that the graph computes (dequantized, transposed) gets the update added to it.
 import { throwFaults } from "../errors.ts";
 import type { Adapter } from "../lora/config.ts";
+import { doraFactors } from "../lora/dora.ts";
 import { dilationFault, factorFault } from "../lora/factors.ts";
-import { adapterKeys } from "../lora/keys.ts";
+import { adapterKeys, besideKey } from "../lora/keys.ts";
+import { placeAdapter } from "../lora/place.ts";
 import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
+import { valuesOf } from "../lora/weights.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
 import type { ElementType } from "../onnx/elements.ts";
 import { isHalf } from "../onnx/float32.ts";
 import { behindIdentity, consumers, producers, prune } from "../onnx/graph.ts";
-import { toHalf } from "../onnx/half.ts";
+import { rounded } from "../onnx/half.ts";
 import { fromTensor, type Graph, type Model, type Node, type StoredTensor } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { dequantizedWeight, storedWeight, transposed } from "../onnx/sites/dense.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
+import { refuseNonFinite } from "./merge-safe.ts";
+import { modulePaths, withSaved } from "./merge-saved.ts";
 
 export interface MergeOptions {
+  /** Refuse a result with NaN or infinity, naming its layers. Default false. */
+  readonly safe?: boolean;
   /**
    * Whether quantized layers (MatMulNBits, dynamically quantized activations) become float32 MatMuls; by default they are
    * refused, since W + s B A is not on their grid. Activations of such a layer are no longer quantized either.
@@ -30,21 +37,23 @@ export interface MergeOptions {
  * type that the weight is stored in: in float16 and bfloat16 what an update changes by less than half a unit is lost. A
  * grouped Conv becomes an ungrouped one with zeros between its groups, as LoRA's A reads every channel: it grows by the
  * number of its groups. A module that is called several times is written once; a weight that other modules read too is
- * copied first.
+ * copied first. What the adapter trained whole takes the place of the base's.
  *
  * @throws LowrankError "adapter" that lists every tensor that no layer takes, or whose shape does not fit, dilated Convs, and
- * quantized layers unless `dequantize` is set.
+ * quantized layers unless `dequantize` is set; with `safe`, "model" that lists every layer whose merged weights are not finite.
  * @example await fs.writeFile("merged.onnx", writeModel(merge(model, adapter)));
  */
-export function merge(model: Model, given: Adapter, { dequantize = false }: MergeOptions = {}): Model {
+export function merge(base: Model, given: Adapter, options: MergeOptions = {}): Model {
+  const { dequantize = false, safe = false } = options;
+  const faults: string[] = [];
+  const { adapter } = placeAdapter(plainAdapter(given, base), modulePaths(base), faults);
+  const { model, placed } = withSaved(base, adapter, faults);
   const { graph } = model;
-  const adapter = plainAdapter(given, model);
   const writer = new Writer(model);
   const infos = inferShapes(graph);
-  const placed = new Set<string>();
-  const faults: string[] = [];
   const updated = new Map<Site, { readonly parts: Site[]; readonly type: ElementType }>();
   const all = sites(model);
+  const values = valuesOf(graph);
   for (const site of all) {
     const { a, b } = adapterKeys(site.modulePath, site.kind);
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
@@ -68,13 +77,23 @@ export function merge(model: Model, given: Adapter, { dequantize = false }: Merg
       const whole = all.find(({ modulePath }) => modulePath === site.part?.of) ?? site;
       const parts = updated.get(whole)?.parts ?? [];
       updated.set(whole, { parts: [...parts, site], type: type ?? "float32" });
+      const key = besideKey(site.modulePath, "magnitude");
+      const magnitude = adapter.tensors.get(key);
+      placed.add(key);
+      if (magnitude !== undefined) faults.push(...turnFaults(site, magnitude, values(site.weight)));
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
   throwFaults("adapter", "merge", faults);
   // One update in memory at a time.
-  for (const [site, { parts, type }] of updated) writer.write(site, sumOfUpdates(parts, adapter), type);
-  return { ...model, graph: withoutUnused(graph, writer.graph()) };
+  for (const [site, { parts, type }] of updated) {
+    const update = sumOfUpdates(parts, adapter);
+    const magnitude = adapter.tensors.get(besideKey(site.modulePath, "magnitude"));
+    writer.write(site, magnitude === undefined ? update : turn(site, update, magnitude, values(site.weight)!), type);
+  }
+  const merged = { ...model, graph: withoutUnused(graph, writer.graph()) };
+  if (safe) refuseNonFinite(base, merged);
+  return merged;
 }
 
 function quantizedFault({ modulePath, node }: Site): string {
@@ -117,6 +136,31 @@ function withoutUnused(before: Graph, after: Graph): Graph {
     inputs: after.inputs.filter(({ name }) => !isUnused(name)),
     initializers: new Map([...after.initializers].filter(([name]) => !isUnused(name))),
   };
+}
+
+/** Why a DoRA site cannot be merged. */
+function turnFaults(
+  { modulePath, groups, outFeatures, part, factor }: Site,
+  magnitude: Tensor,
+  weight: Tensor<"float32"> | undefined,
+): string[] {
+  const faults: string[] = [];
+  if (groups > 1) faults.push(`DoRA is not defined for a Conv with groups, got ${groups}`);
+  if (part !== undefined || factor !== 1) faults.push("DoRA needs a layer with a weight of its own, without a factor");
+  if (weight === undefined) faults.push("DoRA needs weights that are stored as floats, got computed ones");
+  if (magnitude.type !== "float32" || magnitude.data.length !== outFeatures)
+    faults.push(`expected a magnitude of ${outFeatures} values, got ${magnitude.type} [${magnitude.dims}]`);
+  return faults.map((fault) => `${modulePath}: ${fault}`);
+}
+
+/** DoRA's update (m / n) (W + s B A) - W in float64. */
+function turn(site: Site, update: Float64Array, magnitude: Tensor, { data }: Tensor<"float32">): Float64Array {
+  const factors = doraFactors(site, data, update, magnitude as Tensor<"float32">);
+  const perOutput = update.length / site.outFeatures;
+  return update.map((change, index) => {
+    const out = site.layout === "out,in" ? Math.floor(index / perOutput) : index % site.outFeatures;
+    return factors[out]! * (data[index]! + change) - data[index]!;
+  });
 }
 
 /** Collects what changes in a graph: initializers, and nodes with those that stand before them. */
@@ -251,12 +295,6 @@ class Writer {
   }
 }
 
-/** Values rounded once to the type of the weight that they go into. */
-function rounded(type: ElementType, dims: readonly number[], values: ArrayLike<number>): StoredTensor {
-  if (isHalf(type)) return fromTensor(tensor(type, dims, toHalf(type, values)));
-  return fromTensor(tensor("float32", dims, Float32Array.from(values)));
-}
-
 /** Whether a value is an initializer that nothing but a site's calls reads, also through Identity, and that is no output. */
 function privateInitializers(graph: Graph): (name: string, site: Site) => boolean {
   const readers = consumers(graph);
@@ -271,12 +309,12 @@ function privateInitializers(graph: Graph): (name: string, site: Site) => boolea
 
 type Grouped = Pick<Site, "inFeatures" | "outFeatures" | "groups" | "kernel">;
 
-function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
+export function ungroupedDims({ inFeatures, outFeatures, layout, kernel }: Site): readonly number[] {
   return layout === "in,out" ? [inFeatures, outFeatures] : [outFeatures, inFeatures, ...kernel];
 }
 
 /** [out, in / groups, ...kernel] as [out, in, ...kernel], zero where a group reads no channel. */
-function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
+export function ungrouped({ inFeatures, outFeatures, groups, kernel }: Grouped, weight: Float32Array): Float32Array {
   if (groups === 1) return weight;
   const row = (inFeatures / groups) * elementCount(kernel);
   const whole = new Float32Array(weight.length * groups);

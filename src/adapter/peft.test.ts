@@ -1,6 +1,6 @@
 // Adapters that PEFT 0.21 wrote are read and written again byte for byte; fresh ones get the file that PEFT would write;
 // what is damaged, hostile or not supported is refused by name.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
@@ -9,7 +9,7 @@ import { adapterKeys, modulesOf } from "../lora/keys.ts";
 import { rankOf, scaleOf } from "../lora/scale.ts";
 import { type Tensor, tensor, zeros } from "../tensor.ts";
 import { RawNumber } from "./json.ts";
-import { type ReadAdapterOptions, readAdapter, writeAdapter } from "./peft.ts";
+import { type ReadAdapterOptions, readAdapter, readAdapters, writeAdapter } from "./peft.ts";
 import { readSafetensors, writeSafetensors } from "./safetensors.ts";
 
 const configName = "adapter_config.json";
@@ -68,13 +68,18 @@ const fresh: AdapterConfig = {
   loraDropout: 0,
   layersToTransform: null,
   layersPattern: null,
+  useDora: false,
+  loraBias: false,
+  bias: "none",
+  modulesToSave: null,
+  trainableTokenIndices: null,
   baseModelNameOrPath: null,
   taskType: null,
   extra: {},
 };
 
 describe("PEFT's own adapters", () => {
-  it.each(["golden/gpt2/adapter", "golden/distilbert/adapter", "adapter/peft-mlp"])(
+  it.each(["golden/gpt2/adapter", "golden/distilbert/adapter", "adapter/peft-mlp", "homes/peft-half"])(
     "%s is written as it was read",
     (name) => {
       const warnings: string[] = [];
@@ -110,8 +115,40 @@ describe("PEFT's own adapters", () => {
     const { config, tensors } = readAdapter(load("golden/gpt2/adapter"));
     expect(config).toMatchObject({ r: 4, loraAlpha: 8, fanInFanOut: true, taskType: "CAUSAL_LM" });
     expect(config.targetModules).toEqual(["c_attn", "c_proj"]);
-    expect(config.extra).toMatchObject({ bias: "none", lora_dropout: new RawNumber("0.0"), peft_version: "0.21.0" });
+    expect(config.extra).toMatchObject({ lora_dropout: new RawNumber("0.0"), peft_version: "0.21.0" });
     expect(tensors).toEqual(readSafetensors(load("golden/gpt2/adapter").get(weightsName)!, "x").tensors);
+  });
+});
+
+const variants = new URL("../../test/fixtures/peft/", import.meta.url);
+
+describe("the variants", () => {
+  const names = readdirSync(variants, { withFileTypes: true }).filter(
+    (entry) => entry.isDirectory() && entry.name !== "named",
+  );
+
+  it.each(names.map(({ name }) => name))("%s is written as it was read", (name) => {
+    const original = load(`peft/${name}/adapter`);
+    const warnings: string[] = [];
+    const written = writeAdapter(readAdapter(original, { onWarning: (warning) => warnings.push(warning) }));
+    expect(text(written.get(configName))).toBe(text(original.get(configName)));
+    expect(Buffer.compare(written.get(weightsName)!, original.get(weightsName)!)).toBe(0);
+    expect(warnings).toEqual([]);
+  });
+
+  it("several adapters in one directory are read by their names", () => {
+    const names = ["", "other/"].flatMap((folder) => [configName, weightsName].map((name) => folder + name));
+    const directory = new Map(
+      names.map((name) => [name, new Uint8Array(readFileSync(new URL(`named/${name}`, variants)))]),
+    );
+    const adapters = readAdapters(directory);
+    expect([...adapters].map(([name, { config }]) => [name, config.r, config.targetModules])).toEqual([
+      ["default", 2, ["proj"]],
+      ["other", 3, ["conv"]],
+    ]);
+    directory.set(`other/${weightsName}`, new Uint8Array(3));
+    expect(() => readAdapters(directory)).toThrow(/other\/adapter: adapter_model\.safetensors: |other\//);
+    expect(() => readAdapters(new Map())).toThrow(/expected adapter_config\.json, got no file of that name/);
   });
 });
 
@@ -301,7 +338,17 @@ describe("refused", () => {
       'rank_pattern "(": expected a regular expression that JavaScript can read, got another',
     ],
     [{ alpha_pattern: { x: null } }, 'alpha_pattern "x": expected a finite number, got null'],
-    [{ bias: "all" }, 'bias: expected "none", got "all"; trained biases are not supported'],
+    [{ bias: "some" }, 'bias: expected "none", "all" or "lora_only", got "some"'],
+    [{ use_dora: 1 }, "use_dora: expected true or false, got 1"],
+    [{ modules_to_save: "head" }, 'modules_to_save: expected a list of names or null, got "head"'],
+    [
+      { trainable_token_indices: { emb: [1, 1] } },
+      'trainable_token_indices "emb": expected a list of distinct row numbers, got a list of 2',
+    ],
+    [
+      { trainable_token_indices: [-1] },
+      "trainable_token_indices: expected a list of distinct row numbers, got a list of 1",
+    ],
     [
       { init_lora_weights: "magic" },
       'init_lora_weights: expected true, false, "gaussian", "orthogonal", "eva", "pissa" or "olora", got "magic"',
@@ -311,10 +358,8 @@ describe("refused", () => {
       `init_lora_weights: "${name}" is not supported, as its base model is not the original one; save it with PEFT as plain LoRA (path_initial_model_for_weight_conversion)`,
     ]),
     ...Object.entries({
-      ...{ use_dora: true, lora_bias: true, use_qalora: true, ensure_weight_tying: true, layer_replication: [[0, 4]] },
+      ...{ use_qalora: true, ensure_weight_tying: true, layer_replication: [[0, 4]] },
       ...{
-        modules_to_save: ["head"],
-        trainable_token_indices: [1],
         target_parameters: ["w"],
         alora_invocation_tokens: [1],
       },
@@ -328,7 +373,7 @@ describe("refused", () => {
       },
     }).map(([key, value]): [Record<string, unknown>, string] => [
       { [key]: value },
-      `${key}: not supported, got ${value === true ? "true" : Array.isArray(value) ? "a list of 1" : "{}"}; only plain LoRA and rsLoRA are`,
+      `${key}: not supported, got ${value === true ? "true" : Array.isArray(value) ? "a list of 1" : "{}"}; save the adapter without it`,
     ]),
   ])("%o", (config, fault) => {
     expect(faultsOf(files(config))).toEqual([`${configName}: ${fault}`]);
@@ -381,11 +426,68 @@ describe("refused", () => {
     expect(faultsOf(files({}, new Map()))).toEqual([`${weightsName}: expected tensors, got none`]);
   });
 
+  it("what the configuration asks for and the tensors lack, and what they have without it", () => {
+    const extra = (entries: Record<string, Tensor>): Map<string, Tensor> =>
+      new Map([...fcTensors(), ...Object.entries(entries)]);
+    const fc = "base_model.model.fc";
+    expect(faultsOf(files({ use_dora: true }))).toEqual([
+      `${weightsName}: "fc": expected lora_magnitude_vector as use_dora is true, got none`,
+    ]);
+    expect(faultsOf(files({ lora_bias: true }))).toEqual([
+      `${weightsName}: "fc": expected lora_B.bias as lora_bias is true, got none`,
+    ]);
+    expect(faultsOf(files({ use_dora: true, lora_bias: true }))[0]).toBe(
+      `${configName}: lora_bias: expected false with use_dora, got true`,
+    );
+    expect(faultsOf(files({}, extra({ [`${fc}.lora_magnitude_vector`]: zeros([4]) })))).toEqual([
+      `${weightsName}: "fc": expected no lora_magnitude_vector as use_dora is false, got one`,
+    ]);
+    expect(faultsOf(files({ use_dora: true }, extra({ [`${fc}.lora_magnitude_vector`]: zeros([3]) })))).toEqual([
+      `${weightsName}: ${fc}.lora_magnitude_vector: expected [4], got [3]`,
+    ]);
+    const delta = "base_model.model.emb.token_adapter.trainable_tokens_delta";
+    expect(faultsOf(files({ trainable_token_indices: [1, 2] }))).toEqual([
+      `${weightsName}: trainable_token_indices: expected trainable_tokens_delta, got none`,
+    ]);
+    expect(faultsOf(files({ trainable_token_indices: { emb: [1, 2] } }, extra({ [delta]: zeros([3, 5]) })))).toEqual([
+      `${weightsName}: "${delta}": expected [2, width], got [3, 5]`,
+    ]);
+    expect(faultsOf(files({}, extra({ [delta]: zeros([3, 5]) })))).toEqual([
+      `${weightsName}: "${delta}": expected trainable_token_indices for "emb", got none`,
+    ]);
+  });
+
+  it("tells of tensors of the base itself", () => {
+    const warnings: string[] = [];
+    const key = "base_model.model.lm_head.weight";
+    const tensors = new Map<string, Tensor>([...fcTensors(), [key, zeros([2, 2])]]);
+    expect(readAdapter(files({}, tensors), { onWarning: (warning) => warnings.push(warning) }).tensors.has(key)).toBe(
+      true,
+    );
+    expect(warnings).toEqual([
+      `adapter: "${key}" is of the base itself: merging takes it, and sessions expect that the base has the same`,
+    ]);
+  });
+
+  it("leaves out the copies of biases that PEFT stores beside saved modules", () => {
+    const warnings: string[] = [];
+    const head = "base_model.model.head";
+    const keys = ["dense.bias", "modules_to_save.default.dense.bias", "original_module.dense.bias"].map(
+      (key) => `${head}.${key}`,
+    );
+    const tensors = new Map<string, Tensor>([...fcTensors(), ...keys.map((key) => [key, zeros([2])] as const)]);
+    const adapter = readAdapter(files({ bias: "all", modules_to_save: ["head"] }, tensors), {
+      onWarning: (warning) => warnings.push(warning),
+    });
+    expect([...adapter.tensors.keys()].filter((key) => key.startsWith(head))).toEqual([keys[0]]);
+    expect(warnings).toHaveLength(2);
+  });
+
   it("everything that is wrong with both files, at once", () => {
     const tensors = fcTensors().set("fc.weight", zeros([1]));
-    const message = faultsOf(files({ r: 0, use_dora: true, lora_alpha: null }, tensors)).join("\n");
+    const message = faultsOf(files({ r: 0, use_qalora: true, lora_alpha: null }, tensors)).join("\n");
     expect(message).toContain("r: expected a positive whole number");
-    expect(message).toContain("use_dora: not supported, got true");
+    expect(message).toContain("use_qalora: not supported, got true");
     expect(message).toContain("fc.weight: expected a key that starts with base_model.model.");
     const damaged = files({ r: 0 }).set(weightsName, new Uint8Array(3));
     expect(faultsOf(damaged)).toHaveLength(2);

@@ -2,15 +2,16 @@
 // and we open PEFT's, byte for byte where nothing was changed (PEFT 0.21). Files are bytes: no file system here.
 // Everything that is wrong with both files is reported at once, and nothing is returned when anything was.
 import { LowrankError, throwFaults } from "../errors.ts";
-import type { Adapter, AdapterConfig } from "../lora/config.ts";
+import type { Adapter, AdapterConfig, StorageType } from "../lora/config.ts";
 import { type AdapterModule, collectModules } from "../lora/keys.ts";
 import { plainAdapter } from "../lora/residual.ts";
 import { rankOf } from "../lora/scale.ts";
-import { type Tensor, tensor } from "../tensor.ts";
+import type { Tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./half.ts";
 import { quote } from "./json.ts";
+import { isCopy, variantFaults, variantWarnings } from "./peft-variants.ts";
 import { scanSafetensors, writeSafetensors } from "./safetensors.ts";
+import { storedTensors, toFloat32 } from "./storage.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
@@ -31,8 +32,9 @@ export interface ReadAdapterOptions {
 const maxFaults = 50;
 
 /**
- * Reads a PEFT adapter: plain LoRA or rsLoRA on Linear (Hugging Face's Conv1D too), Conv and Embedding layers. float16 and bfloat16 become
- * float32, exactly. Throws LowrankError "adapter" with every fault of both files.
+ * Reads a PEFT adapter: LoRA, rsLoRA or DoRA on Linear (Hugging Face's Conv1D too), Conv and Embedding layers, with what
+ * lora_bias, bias, modules_to_save and trainable_token_indices store beside it. float16 and bfloat16
+ * become float32, exactly, and are remembered in `storage`. Throws LowrankError "adapter" with every fault of both files.
  *
  * @example
  * const adapter = readAdapter(new Map([["adapter_config.json", json], ["adapter_model.safetensors", weights]]));
@@ -40,27 +42,33 @@ const maxFaults = 50;
 export function readAdapter(files: AdapterFiles, options: ReadAdapterOptions = {}): Adapter {
   const faults: string[] = [];
   const warnings: string[] = [];
+  const storage = new Map<string, StorageType>();
   const config = readPart(files, configName, faults, (bytes, own) =>
     readConfig(bytes, options.maxRank ?? 4096, own, warnings),
   );
-  const tensors = readPart(files, weightsName, faults, (bytes, own) => readTensors(bytes, own, warnings));
+  const tensors = readPart(files, weightsName, faults, (bytes, own) => readTensors(bytes, own, warnings, storage));
   if (tensors !== null) {
     const own: string[] = [];
     const modules = collectModules(tensors, own);
-    if (config !== null) checkRanks(config, modules, own);
+    if (config !== null) {
+      checkRanks(config, modules, own);
+      own.push(...variantFaults(config, tensors, modules));
+    }
     faults.push(...own.map((fault) => `${weightsName}: ${fault}`));
-    if (config !== null && faults.length === 0) warnings.push(...unplaced(config, modules));
+    if (config !== null && faults.length === 0)
+      warnings.push(...unplaced(config, modules), ...variantWarnings(config, tensors));
   }
   throwFaults("adapter", options.where ?? "adapter", limit(faults));
   if (config === null || tensors === null) throw new Error("internal: an adapter without faults was not read");
   for (const warning of warnings) options.onWarning?.(`${options.where ?? "adapter"}: ${warning}`);
-  return { config: withTargets(config, tensors), tensors };
+  return { config: withTargets(config, tensors), tensors, ...(storage.size > 0 && { storage }) };
 }
 
 /**
  * The two files of a PEFT adapter directory. An adapter that was read and not changed gives the same bytes again; one that was
- * trained on a residual (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which fits the base itself. Throws
- * LowrankError "adapter" for what `readAdapter` would refuse: NaN, infinity, shapes that disagree.
+ * trained on a residual (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which fits the base itself. Tensors of
+ * a stored type that no longer holds their values exactly are written as float32. Throws LowrankError "adapter" for what
+ * `readAdapter` would refuse (NaN, infinity, shapes that disagree), and for int8, which these files cannot hold.
  *
  * @example
  * for (const [name, bytes] of writeAdapter(adapter)) await writeFile(join(directory, name), bytes);
@@ -72,15 +80,52 @@ export function writeAdapter(given: Adapter): Map<string, Uint8Array> {
   if (adapter.tensors.size === 0) faults.push("expected tensors, got none");
   checkNumbers(adapter.config, faults);
   checkRanks(adapter.config, modules, faults);
+  faults.push(...variantFaults(adapter.config, adapter.tensors, modules));
   for (const [key, { data }] of adapter.tensors) {
     if (data instanceof Float32Array) checkFinite(key, data, faults);
+    if (adapter.storage?.get(key) === "int8")
+      faults.push(
+        `${quote(key)}: expected float32, float16 or bfloat16, got int8, which PEFT's files cannot hold; write an .onnx_adapter, or leave out storage`,
+      );
   }
   throwFaults("adapter", "adapter to write", limit(faults));
   const paths = modules.map(({ path }) => path);
   return new Map([
     [configName, writeConfig(adapter.config, paths)],
-    [weightsName, writeSafetensors(adapter.tensors, { format: "pt" })],
+    [weightsName, writeSafetensors(storedTensors(adapter), { format: "pt" })],
   ]);
+}
+
+/**
+ * Every adapter of a directory that PEFT saved several in: the one called default lies on top, each other one in a folder of
+ * its name. `files` has their paths from the directory, with slashes.
+ *
+ * @throws LowrankError "adapter" as readAdapter does, and when there is none.
+ * @example const { other } = Object.fromEntries(readAdapters(files));
+ */
+export function readAdapters(files: AdapterFiles, options: ReadAdapterOptions = {}): Map<string, Adapter> {
+  const paths = [...(files instanceof Map ? files.keys() : Object.keys(files))] as string[];
+  const found = new Map<string, Adapter>();
+  const faults: string[] = [];
+  for (const path of paths) {
+    if (path !== configName && !path.endsWith(`/${configName}`)) continue;
+    const folder = path.slice(0, -configName.length);
+    const own = new Map(
+      paths.flatMap((name) => {
+        const bytes = name.startsWith(folder) ? getFile(files, name) : undefined;
+        return bytes === undefined ? [] : [[name.slice(folder.length), bytes] as const];
+      }),
+    );
+    try {
+      found.set(folder.slice(0, -1) || "default", readAdapter(own, options));
+    } catch (error) {
+      if (!(error instanceof LowrankError)) throw error;
+      faults.push(...error.faults.map((fault) => `${folder}${fault}`));
+    }
+  }
+  if (found.size === 0 && faults.length === 0) faults.push(`expected ${configName}, got no file of that name`);
+  throwFaults("adapter", options.where ?? "adapter", limit(faults));
+  return found;
 }
 
 /** One file, read by `read`, with its name before each of its faults; null when it is not there or had faults. */
@@ -111,7 +156,12 @@ function getFile(files: AdapterFiles, name: string): Uint8Array | undefined {
   return Object.entries(files).find(([key]) => key === name)?.[1];
 }
 
-function readTensors(bytes: Uint8Array, faults: string[], warnings: string[]): Map<string, Tensor> | null {
+function readTensors(
+  bytes: Uint8Array,
+  faults: string[],
+  warnings: string[],
+  storage: Map<string, StorageType>,
+): Map<string, Tensor> | null {
   const { metadata, tensors } = scanSafetensors(bytes, faults);
   if (faults.length > 0) return null;
   if (tensors.size === 0) faults.push("expected tensors, got none");
@@ -120,29 +170,20 @@ function readTensors(bytes: Uint8Array, faults: string[], warnings: string[]): M
   }
   const converted = new Map<string, Tensor>();
   for (const [key, value] of tensors) {
+    if (isCopy(key)) {
+      warnings.push(`${quote(key)} is a copy that PEFT keeps beside a saved module: it is left out`);
+      continue;
+    }
     const float32 = toFloat32(value);
     if (float32 === null)
       faults.push(`${quote(key)}: expected float32, float16 or bfloat16, got ${value.type}; convert it`);
     else {
       checkFinite(key, float32.data, faults);
       converted.set(key, float32);
+      if (value.type === "float16" || value.type === "bfloat16") storage.set(key, value.type);
     }
   }
   return converted;
-}
-
-/** The same values as float32, where that is exact. */
-function toFloat32(value: Tensor): Tensor<"float32"> | null {
-  switch (value.type) {
-    case "float32":
-      return value;
-    case "float16":
-      return tensor("float32", value.dims, float16ToFloat32(value.data));
-    case "bfloat16":
-      return tensor("float32", value.dims, bfloat16ToFloat32(value.data));
-    default:
-      return null;
-  }
 }
 
 function checkFinite(key: string, data: Float32Array, faults: string[]): void {

@@ -161,6 +161,14 @@ describe("hostile files are refused", () => {
     ],
     ["a negative offset", one('"dtype":"F32","shape":[1],"data_offsets":[-4,0]'), "data_offsets of whole numbers"],
     [
+      "an offset that is a fraction",
+      one('"dtype":"F32","shape":[1],"data_offsets":[0.5,4.5]'),
+      "data_offsets of whole numbers from 0 to 2^53 - 1, got 0.5",
+    ],
+    ["an offset that is text", one('"dtype":"F32","shape":[1],"data_offsets":["0",4]'), 'got "0"'],
+    ["an offset that is null", one('"dtype":"F32","shape":[1],"data_offsets":[0,null]'), "got null"],
+    ["no offsets", one('"dtype":"F32","shape":[1]'), "expected data_offsets to be a list, got nothing"],
+    [
       "one offset",
       one('"dtype":"F32","shape":[1],"data_offsets":[4]'),
       "expected data_offsets [begin, end], got a list of 1",

@@ -3,6 +3,7 @@
 import type { ElementType } from "../onnx/elements.ts";
 import { reads } from "../onnx/graph.ts";
 import type { Graph, Node } from "../onnx/model.ts";
+import { stopsGradient } from "../onnx/stop-gradient.ts";
 import { gradientRule } from "./table.ts";
 
 export interface Path {
@@ -23,7 +24,7 @@ export function findPath(
   const dependent: Node[] = [];
   for (const node of graph.nodes) {
     const inputs = reads(node).filter((input) => active.has(input));
-    if (inputs.length === 0 || gradientRule(node.domain, node.op) === "zero") continue;
+    if (inputs.length === 0 || stopsGradient(node) || gradientRule(node.domain, node.op) === "zero") continue;
     // Integers and truth values have no gradient, and none goes through them, but for quantized activations: those stand
     // for the floats that they were made of.
     const quantized = quantizers.has(node.op) || inputs.some((input) => !isFloat(typeOf(input)));
@@ -90,6 +91,9 @@ function faultOf(operator: string, nodes: readonly Node[]): string {
   const where = `${operator} (${names.join(", ")}${more})`;
   if (controlFlow.has(operator)) {
     return `gradients do not go through control flow, and ${where} is between the adapters and the loss: export the model without it (a decoder: without a cache, not merged), or adapt only layers behind it`;
+  }
+  if (/(^|\.)(ConvInteger|MatMulInteger|QLinear\w+|QGemm|QAttention|DynamicQuantizeLSTM)/.test(operator)) {
+    return `gradients do not go through ${where}, which computes in integers between the adapters and the loss: export the model with quantized weights alone (DequantizeLinear or MatMulNBits) or with QuantizeLinear and DequantizeLinear pairs, or adapt only layers behind it`;
   }
   if (operator.includes("Sequence") || operator.startsWith("Optional")) {
     return `gradients do not go through sequences and optional values, and ${where} is between the adapters and the loss: export the model without them, or adapt only layers behind it`;

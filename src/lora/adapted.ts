@@ -13,6 +13,8 @@ export interface Parameter {
   /** Sizes; a rank is a number here and a symbol in the graph, so that adapters of other ranks run in the same session. */
   readonly dims: readonly number[];
   readonly graphDims: readonly Dim[];
+  /** The value with which the model is its base; none for A and B, of which the rank is 0 then. */
+  readonly start?: () => Tensor<"float32">;
 }
 
 /** A layer with its branch. */
@@ -24,6 +26,10 @@ export interface AdaptedSite {
   /** Keys of A [r, in] and B [out, r]. */
   readonly a: string;
   readonly b: string;
+  /** With DoRA, the key of the magnitude m [out] (a Conv: [1, out, 1, …]). */
+  readonly magnitude?: string;
+  /** With loraBias, the key of the bias behind B [out]. */
+  readonly biasOfB?: string;
 }
 
 interface Held {

@@ -6,15 +6,19 @@ import { refuseMergedDecoder } from "../onnx/cache.ts";
 import { computedInFloat32 } from "../onnx/float32.ts";
 import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
-import { sites } from "../onnx/sites.ts";
+import { type Site, sites } from "../onnx/sites.ts";
 import { upgradeModel } from "../onnx/upgrade/index.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
 import { type Branch, branchFor } from "./branches.ts";
-import { type LoraConfig, resolveConfig } from "./config.ts";
+import { type AdapterConfig, type LoraConfig, resolveConfig } from "./config.ts";
 import { dilationFault, factorDims } from "./factors.ts";
-import { adapterKeys } from "./keys.ts";
+import { adapterKeys, besideKey } from "./keys.ts";
+import { inputsOf, isKeptWhole, savedParameters } from "./saved.ts";
 import { rankOf, scaleOf } from "./scale.ts";
+import { type Rewriting, rewritingFor, type Stage } from "./stages.ts";
 import { selectSites } from "./targets.ts";
+import { addedStages, variantFaults, variantParameters } from "./variants.ts";
+import { valuesOf } from "./weights.ts";
 
 /**
  * The model with a LoRA branch at each targeted site: Linear, Conv and Embedding layers. Models of operator sets 7 to 17 are
@@ -31,20 +35,41 @@ export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
   refuseMergedDecoder(base);
   const model = computedInFloat32(upgradeModel(base));
-  const chosen = selectSites(resolved, sites(model));
-  const adaptedSites = chosen.map((site): AdaptedSite => {
-    const { a, b } = adapterKeys(site.modulePath, site.kind);
-    return { site, r: rankOf(resolved, site.modulePath), scale: scaleOf(resolved, site.modulePath), a, b };
-  });
+  const all = sites(model);
+  const chosen = selectSites(resolved, all).filter((site) => !isKeptWhole(site.modulePath, resolved.modulesToSave));
+  const adaptedSites = chosen.map((site) => adaptedSite(resolved, site));
   checkSites(model, adaptedSites);
-  const parameters = adaptedSites.flatMap(parametersOf);
+  const faults = variantFaults(model.graph, adaptedSites);
+  const targets = new Set(chosen.map(({ modulePath }) => modulePath));
+  const saved = savedParameters(resolved, model.graph, all, targets, faults);
+  throwFaults("config", "attachLora", faults);
+  const values = valuesOf(model.graph);
+  const parameters = [
+    ...adaptedSites.flatMap((adapted, index) => [
+      ...parametersOf(adapted, index),
+      ...variantParameters(adapted, values),
+    ]),
+    ...inputsOf(saved),
+  ];
   return new AdaptedModel({
     base,
-    model: { ...model, graph: withBranches(model.graph, model.opsets.get("") ?? 0, adaptedSites, parameters) },
+    model: { ...model, graph: withBranches(model, adaptedSites, parameters, rewritingFor(saved)) },
     parameters,
     sites: adaptedSites,
     config: resolved,
   });
+}
+
+function adaptedSite(config: AdapterConfig, site: Site): AdaptedSite {
+  const { modulePath: path, kind } = site;
+  return {
+    site,
+    r: rankOf(config, path),
+    scale: scaleOf(config, path),
+    ...adapterKeys(path, kind),
+    ...(config.useDora && { magnitude: besideKey(path, "magnitude") }),
+    ...(config.loraBias && { biasOfB: besideKey(path, "biasOfB") }),
+  };
 }
 
 function parametersOf({ site, r, a, b }: AdaptedSite, index: number): Parameter[] {
@@ -86,15 +111,15 @@ function checkSites({ graph }: Model, adaptedSites: readonly AdaptedSite[]): voi
 }
 
 function withBranches(
-  graph: Graph,
-  opset: number,
+  { graph, opsets }: Model,
   adaptedSites: readonly AdaptedSite[],
   parameters: readonly Parameter[],
+  rewriting: Rewriting,
 ): Graph {
   const shapes = inferShapes(graph);
   const calls = callsByOutput(adaptedSites);
   const g = graphBuilder({
-    opset,
+    opset: opsets.get("") ?? 0,
     from: { ...graph, nodes: [] },
     reserved: graph.nodes.flatMap((node) => [node.name, ...node.outputs]),
   });
@@ -102,13 +127,19 @@ function withBranches(
     if (g.input(key, type, graphDims) !== key)
       throw new LowrankError("model", `the model has a value ${key}: it is adapted already`);
   }
+  const values = valuesOf(graph);
   for (const node of graph.nodes) {
     const branches = (calls.get(node.outputs[0] ?? "") ?? []).map((adapted): PlacedBranch => {
       const { site } = adapted;
       return { adapted, branch: branchFor(site, shapes.get(site.input)?.shape?.length) };
     });
-    if (branches.length === 0) g.node(node);
-    else addBranches(g, node, branches);
+    const own = { ...node, inputs: rewriting.inputs.get(node) ?? node.inputs };
+    if (branches.some(({ adapted }) => adapted.site.fused)) {
+      g.node(withUpdatedWeight(g, own, branches));
+      continue;
+    }
+    const added = branches.flatMap(({ adapted, branch }) => addedStages(adapted, ofWhole(branch), values));
+    addStages(g, own, [...added, ...(rewriting.stages.get(node) ?? [])]);
   }
   return g.build();
 }
@@ -130,20 +161,25 @@ interface PlacedBranch {
   readonly branch: Branch;
 }
 
-/** The base's node under another output name, and one branch after the other, the last of which ends in that output. */
-function addBranches(g: GraphBuilder, node: Node, branches: readonly PlacedBranch[]): void {
-  const output = node.outputs[0]!;
-  if (branches.some(({ adapted }) => adapted.site.fused)) {
-    g.node(withUpdatedWeight(g, node, branches));
+/** A node under another output name, and what is written behind it, which ends in the output that the node had. */
+function addStages(g: GraphBuilder, node: Node, stages: readonly Stage[]): void {
+  if (stages.length === 0) {
+    g.node(node);
     return;
   }
-  let base = g.freshName(`${output}/base`);
-  g.node({ ...node, outputs: [base, ...node.outputs.slice(1)] });
-  branches.forEach(({ adapted, branch }, index) => {
-    const sum = index === branches.length - 1 ? output : g.freshName(`${output}/sum`);
-    branch(g, wholeRows(g, adapted), base, sum);
-    base = sum;
-  });
+  const output = node.outputs[0]!;
+  let before = g.freshName(`${output}/base`);
+  g.node({ ...node, outputs: node.outputs.with(0, before) });
+  for (const [index, stage] of stages.entries()) {
+    const after = index === stages.length - 1 ? output : g.freshName(`${output}/base`);
+    stage(g, before, after);
+    before = after;
+  }
+}
+
+/** A branch that adds to all rows of a packed layer. */
+function ofWhole(branch: Branch): Branch {
+  return (g, adapted, base, output) => branch(g, wholeRows(g, adapted), base, output);
 }
 
 /** The node with W + s A^T B^T [in, out] for W: what it computes with W is not in the graph. */

@@ -34,6 +34,16 @@ export interface LoraConfig {
   layersToTransform?: number | readonly number[] | null;
   /** What the containers are called (`layers`, `h`), as regular expressions; default: any name. */
   layersPattern?: string | readonly string[] | null;
+  /** Train each weight's magnitude apart from its direction (DoRA; Liu et al. 2024, arXiv:2402.09353). Default false. */
+  useDora?: boolean;
+  /** A bias behind B. Default false. */
+  loraBias?: boolean;
+  /** Biases that are trained too: "none" (default), those of the targets ("lora_only"), or "all". */
+  bias?: "none" | "all" | "lora_only";
+  /** Modules trained whole, such as a classification head: the ends of their names, or of the names of what they are in. */
+  modulesToSave?: readonly string[] | null;
+  /** Rows of the input embedding that are trained, or those of several embeddings by module path. */
+  trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
   /** What PEFT calls base_model_name_or_path. */
   baseModelNameOrPath?: string | null;
   taskType?: string | null;
@@ -44,14 +54,19 @@ export interface LoraConfig {
 /** A trained or fresh adapter: PEFT's configuration and its tensors, keyed as PEFT keys them in adapter_model.safetensors. */
 export interface Adapter {
   readonly config: AdapterConfig;
-  /** `base_model.model.<module path>.lora_A.weight` [r, in] and `….lora_B.weight` [out, r]. */
+  /** `base_model.model.<module path>.lora_A.weight` [r, in], `….lora_B.weight` [out, r], and what the variants add (keys.ts). */
   readonly tensors: ReadonlyMap<string, Tensor>;
   /**
    * By key, the A0 and B0 that PiSSA or OLoRA started with: A and B belong to the residual W - s B0 A0 then. `plainAdapter`
    * gives what it is on the base itself.
    */
   readonly initial?: ReadonlyMap<string, Tensor>;
+  /** The type that a file holds a tensor in, by key, where that is not float32; memory has float32 all the same. */
+  readonly storage?: ReadonlyMap<string, StorageType>;
 }
+
+/** Types that adapter files hold tensors in beside float32; int8 is symmetric, with one scale for each row. */
+export type StorageType = "float16" | "bfloat16" | "int8";
 
 /** A LoraConfig with every default filled in. */
 export type AdapterConfig = Readonly<Required<LoraConfig>>;
@@ -71,6 +86,11 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
     loraDropout: config.loraDropout ?? 0,
     layersToTransform: config.layersToTransform ?? null,
     layersPattern: config.layersPattern ?? null,
+    useDora: config.useDora ?? false,
+    loraBias: config.loraBias ?? false,
+    bias: config.bias ?? "none",
+    modulesToSave: config.modulesToSave ?? null,
+    trainableTokenIndices: config.trainableTokenIndices ?? null,
     baseModelNameOrPath: config.baseModelNameOrPath ?? null,
     taskType: config.taskType ?? null,
     extra: config.extra ?? {},
@@ -90,6 +110,31 @@ export function resolveConfig(config: LoraConfig): AdapterConfig {
   if (!(resolved.loraDropout >= 0 && resolved.loraDropout < 1)) {
     faults.push(`loraDropout: expected a number of at least 0 and below 1, got ${resolved.loraDropout}`);
   }
+  if (!biases.includes(resolved.bias))
+    faults.push(`bias: expected ${biases.join(", ")}, got ${JSON.stringify(resolved.bias)}`);
+  // PEFT refuses the pair too: the bias would have to be scaled with the direction.
+  if (resolved.useDora && resolved.loraBias)
+    faults.push("loraBias: expected false with useDora, got true; use one of them");
+  if (resolved.modulesToSave?.some((entry) => entry === ""))
+    faults.push('modulesToSave: expected the ends of module names, got ""');
+  for (const [path, indices] of tokenEntries(resolved.trainableTokenIndices)) {
+    const isList = indices.length > 0 && indices.every((index) => Number.isInteger(index) && index >= 0);
+    if (!isList || new Set(indices).size < indices.length)
+      faults.push(
+        `trainableTokenIndices${path === null ? "" : ` ${JSON.stringify(path)}`}: expected distinct row numbers`,
+      );
+  }
   throwFaults("config", "LoRA configuration", [...faults, ...layerFaults(resolved)]);
   return resolved;
+}
+
+/** What `bias` can be. */
+export const biases: readonly string[] = ["none", "all", "lora_only"];
+
+/** Trained rows by the path of their embedding; null stands for the input embedding. */
+export function tokenEntries(
+  tokens: AdapterConfig["trainableTokenIndices"],
+): (readonly [path: string | null, indices: readonly number[]])[] {
+  if (tokens === null) return [];
+  return Array.isArray(tokens) ? [[null, tokens as readonly number[]]] : Object.entries(tokens);
 }

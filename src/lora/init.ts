@@ -26,6 +26,7 @@ export type InitMethod = boolean | "gaussian" | "normal" | "orthogonal" | "pissa
 /**
  * An adapter to start training from, as `method` or else the configuration's initLoraWeights says. PiSSA and OLoRA take the
  * adapter out of the weights: the `adapted` that comes back is over what is left, and computes what the base does.
+ * What is trained beside A and B starts as the base has it.
  *
  * @throws LowrankError "config" for a method that is not known, an odd rank with "orthogonal", layers that are no Linear ones
  * with "pissa", "olora" or "orthogonal" (as in PEFT; Embeddings start as ever); "model" for weights that are not stored as
@@ -56,18 +57,22 @@ export function initAdapter(
     tensors.set(a, A);
     tensors.set(b, B);
   }
+  for (const [key, start] of startsOf(adapted)) tensors.set(key, start);
   if (initial === undefined) return { adapted, adapter: { config: own, tensors } };
   return { adapted: onResidual(adapted, initial), adapter: { config: own, tensors, initial } };
 }
 
 /** Throws LowrankError "config" where a method cannot start this model, with all sites that are in the way. */
-function checkMethod({ sites, initial }: AdaptedModel, method: boolean | string): void {
+function checkMethod({ sites, initial, config }: AdaptedModel, method: boolean | string): void {
   if (initial !== null) {
     throw new LowrankError("config", "initAdapter: the model has an adapter taken out of it; start from attachLora");
   }
   if (method === "eva" || method === "loftq") {
     const call = method === "eva" ? "initEva(adapted, batches)" : "initLoftq(adapted, floatModel)";
     throw new LowrankError("config", `initLoraWeights: "${method}" needs more than the model; call ${call}`);
+  }
+  if (principalMethod(method) !== undefined && config?.useDora === true) {
+    throw new LowrankError("config", `initLoraWeights ${JSON.stringify(method)}: not defined with useDora; use true`);
   }
   if (method !== "orthogonal") return;
   const faults = sites.flatMap(({ site: { kind, modulePath }, r }) => {
@@ -89,7 +94,13 @@ export function disabledTensors(adapted: AdaptedModel): Map<string, Tensor> {
     tensors.set(a, zeros(dims.a));
     tensors.set(b, zeros(dims.b));
   }
+  for (const [key, start] of startsOf(adapted)) tensors.set(key, start);
   return tensors;
+}
+
+/** The values with which what is trained beside A and B changes nothing. */
+function startsOf({ parameters }: AdaptedModel): [string, Tensor][] {
+  return parameters.flatMap(({ key, start }) => (start === undefined ? [] : [[key, start()] as [string, Tensor]]));
 }
 
 /** How many values an adapter trains. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
 import { type Tensor, tensor, zeros } from "../tensor.ts";
-import { adapterKeys, modulesOf } from "./keys.ts";
+import { adapterKeys, modulesOf, savedKey, savedOf } from "./keys.ts";
 
 const a = "base_model.model.fc.lora_A.weight";
 const b = "base_model.model.fc.lora_B.weight";
@@ -79,7 +79,7 @@ describe("modulesOf", () => {
     expect(modules[0]?.b.dims).toEqual([5, 2]);
   });
 
-  it("names what is not supported, all at once", () => {
+  it("names keys that say nothing, and what stands alone, all at once", () => {
     const path = "base_model.model.m";
     const faults = faultsOf({
       [`${path}.lora_magnitude_vector`]: zeros([2]),
@@ -91,14 +91,34 @@ describe("modulesOf", () => {
       "fc.lora_A.weight": zeros([2, 2]),
     });
     expect(faults).toEqual([
-      `${path}.lora_magnitude_vector: DoRA's magnitude is not supported; only LoRA on Linear, Conv and Embedding layers is`,
-      `${path}.lora_B.bias: lora_bias is not supported; only LoRA on Linear, Conv and Embedding layers is`,
-      `${path}.base_layer.bias: a trained bias is not supported; only LoRA on Linear, Conv and Embedding layers is`,
-      `${path}.weight: a whole saved module (modules_to_save) is not supported; only LoRA on Linear, Conv and Embedding layers is`,
       `${path}.lora_C.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another`,
       "base_model.model.lora_A.weight: expected a key ending in <module path>.lora_A.weight or <module path>.lora_B.weight, got another",
       "fc.lora_A.weight: expected a key that starts with base_model.model., got another",
+      `${path}.lora_magnitude_vector: expected the lora_A and lora_B of its module with it, got none`,
+      `${path}.lora_B.bias: expected the lora_A and lora_B of its module with it, got none`,
     ]);
+  });
+
+  it("reads what stands beside A and B, and what is saved as it is", () => {
+    const fc = "base_model.model.fc";
+    const own = { [a]: zeros([2, 3]), [b]: zeros([4, 2]) };
+    const [module] = modulesOf({
+      tensors: new Map(
+        Object.entries({ ...own, [`${fc}.lora_magnitude_vector`]: zeros([4]), [`${fc}.lora_B.bias`]: zeros([4]) }),
+      ),
+    });
+    expect([module?.magnitude?.dims, module?.biasOfB?.dims]).toEqual([[4], [4]]);
+    const conv = { [a]: zeros([2, 3, 1, 1]), [b]: zeros([4, 2, 1, 1]), [`${fc}.lora_magnitude_vector`]: zeros([4]) };
+    expect(faultsOf(conv)).toEqual([`${fc}.lora_magnitude_vector: expected [1, 4, 1, 1], got [4]`]);
+    const keys = ["fc.base_layer.bias", "norm.weight", "head.out.bias", "emb.token_adapter.trainable_tokens_delta"];
+    const saved = savedOf(new Map(keys.map((key) => [`base_model.model.${key}`, zeros([1])])));
+    expect(saved.map(({ path, name, ofBase }) => [path, name, ofBase])).toEqual([
+      ["fc", "bias", true],
+      ["norm", "weight", false],
+      ["head.out", "bias", false],
+      ["emb", "tokens", false],
+    ]);
+    expect(saved.map((one) => savedKey(one))).toEqual(keys.map((key) => `base_model.model.${key}`));
   });
 
   it("refuses one matrix without the other, and wrong shapes and types", () => {

@@ -8,11 +8,11 @@ import { attachLora } from "./attach.ts";
 import type { Adapter, LoraConfig } from "./config.ts";
 import { initAdapter } from "./init.ts";
 import { adapterKeys } from "./keys.ts";
+import { readLinearWeight } from "./linear-weights.ts";
 import { onResidual, plainAdapter, resumeFrom } from "./residual.ts";
 import { scaleOf } from "./scale.ts";
 import { stack } from "./testing/models.ts";
 import { type Form, floats, gap, type Named, peftFixture, peftNetwork, tensors, type Values } from "./testing/peft.ts";
-import { readLinearWeight } from "./weights.ts";
 
 interface Case {
   readonly method: "pissa" | "olora";

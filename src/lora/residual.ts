@@ -10,8 +10,8 @@ import { attachLora } from "./attach.ts";
 import type { Adapter, AdapterConfig } from "./config.ts";
 import { isReproducible, type PrincipalMethod, principalFactors, principalMethod } from "./init/principal.ts";
 import { adapterKeys } from "./keys.ts";
+import { type LinearWeight, readLinearWeight, weightMap, withLinearWeights, withoutUpdate } from "./linear-weights.ts";
 import { rankOf, scaleOf } from "./scale.ts";
-import { type LinearWeight, readLinearWeight, weightMap, withLinearWeights, withoutUpdate } from "./weights.ts";
 
 type Tensors = ReadonlyMap<string, Tensor>;
 type Place = Pick<AdaptedSite, "site" | "r" | "scale" | "a" | "b">;

@@ -42,6 +42,12 @@ describe("a list", () => {
     expect(selected({ targetModules: ["classifier"] })).toEqual([bert[6]]);
   });
 
+  it("may have full paths of a model whose export lost a scope in front", () => {
+    expect(selected({ targetModules: [`model.${bert[0]}`] })).toEqual([bert[0]]);
+    expect(refused({ targetModules: [`model.${bert[0]}`, "wrapped.pooler.dense"] }).faults).toHaveLength(1);
+    expect(selected({ targetModules: [`model.${bert[0]}`, "model.classifier"] })).toEqual([bert[0], bert[6]]);
+  });
+
   it("is no regular expression and no part of a word", () => {
     expect(refused({ targetModules: ["quer"] }).message).toMatch(/"quer" matches no layer/);
     expect(refused({ targetModules: ["self.*"] }).message).toMatch(/"self\.\*" matches no layer/);
@@ -164,10 +170,36 @@ describe("resolveConfig", () => {
       loraDropout: 0,
       layersToTransform: null,
       layersPattern: null,
+      useDora: false,
+      loraBias: false,
+      bias: "none",
+      modulesToSave: null,
+      trainableTokenIndices: null,
       baseModelNameOrPath: null,
       taskType: null,
       extra: {},
     });
+  });
+
+  it("refuses variants that exclude each other, and what is no list of rows", () => {
+    expect(() =>
+      resolveConfig({
+        useDora: true,
+        loraBias: true,
+        bias: "some" as "all",
+        modulesToSave: ["head", ""],
+        trainableTokenIndices: { emb: [1, 1], pos: [0] },
+      }),
+    ).toThrow(
+      expect.objectContaining({
+        faults: [
+          'bias: expected none, all, lora_only, got "some"',
+          "loraBias: expected false with useDora, got true; use one of them",
+          'modulesToSave: expected the ends of module names, got ""',
+          'trainableTokenIndices "emb": expected distinct row numbers',
+        ],
+      }),
+    );
   });
 
   it("lists every value that is out of range", () => {

@@ -28,8 +28,9 @@ export function selectSites(
     Partial<Pick<AdapterConfig, "taskType" | "layersToTransform" | "layersPattern">>,
   all: readonly Site[],
 ): Site[] {
-  const { targetModules, excludeModules } = config;
+  const { excludeModules } = config;
   const paths = all.map((site) => site.modulePath);
+  const targetModules = withoutLostScope(config.targetModules, paths);
   if (all.length === 0) throw new LowrankError("config", "targetModules: the model has no layer that can be adapted");
   if (typeof targetModules !== "string") {
     const unmatched = targetModules.filter((entry) => !paths.some((path) => matchesEntry(entry, path)));
@@ -102,6 +103,19 @@ function isHiddenLinear({ kind, modulePath: path, part }: Site, taskType: string
   if (kind !== "Linear" || part !== undefined) return false;
   if (taskType === "SEQ_CLS" && classificationHeads.has(path)) return false;
   return !outputEmbeddings.has(path.split(".").at(-1)!);
+}
+
+/** Full paths, as PEFT writes for "all-linear", of a model whose export has lost a scope in front: the longest of its paths. */
+function withoutLostScope(
+  targets: AdapterConfig["targetModules"],
+  paths: readonly string[],
+): AdapterConfig["targetModules"] {
+  if (typeof targets === "string") return targets;
+  return targets.map((entry) => {
+    if (paths.some((path) => matchesEntry(entry, path))) return entry;
+    const ends = paths.filter((path) => entry.endsWith(`.${path}`));
+    return ends.reduce((longest, path) => (path.length > longest.length ? path : longest), "") || entry;
+  });
 }
 
 function matchesEntry(entry: string, path: string): boolean {

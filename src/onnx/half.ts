@@ -1,5 +1,9 @@
 // float16 and bfloat16 to float32, exactly, with NaN payloads and the sign of zero; and back by rounding: to nearest, ties to even, over the whole range with subnormal numbers and infinities.
 // Formats: IEEE 754-2019 binary16 (5 exponent, 10 fraction bits) and the upper half of a binary32 (8 and 7).
+import { LowrankError } from "../errors.ts";
+import { fromBytes, tensor } from "../tensor.ts";
+import type { ElementType } from "./elements.ts";
+import { fromTensor, type StoredTensor } from "./model.ts";
 
 interface Format {
   readonly fraction: number;
@@ -76,4 +80,18 @@ export function bfloat16ToFloat32(bits: Uint16Array): Float32Array {
   const out = new Uint32Array(bits.length);
   for (let i = 0; i < bits.length; i++) out[i] = bits[i]! << 16;
   return new Float32Array(out.buffer);
+}
+
+/** Values as a tensor of floats, rounded once to its type. */
+export function rounded(type: ElementType, dims: readonly number[], values: ArrayLike<number>): StoredTensor {
+  if (type === "float16" || type === "bfloat16") return fromTensor(tensor(type, dims, toHalf(type, values)));
+  return fromTensor(tensor("float32", dims, Float32Array.from(values)));
+}
+
+/** The values of stored floats as float32, exactly. Throws LowrankError "model" for other types. */
+export function floatsOf({ type, bytes }: StoredTensor): Float32Array {
+  if (type === "float16") return float16ToFloat32(fromBytes(type, bytes));
+  if (type === "bfloat16") return bfloat16ToFloat32(fromBytes(type, bytes));
+  if (type === "float32") return fromBytes(type, bytes);
+  throw new LowrankError("model", `expected scales and weights that are floats, got ${type}`);
 }

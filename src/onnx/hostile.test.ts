@@ -461,6 +461,25 @@ describe("graphs that are none", () => {
 });
 
 describe("files made to take forever", () => {
+  it.each([
+    ["nodes", 1],
+    ["inputs", 11],
+    ["initializers", 5],
+  ])("a million empty %s in two megabytes", (_, field) => {
+    const graph = new Uint8Array(2_000_000);
+    for (let at = 0; at < graph.length; at += 2) graph[at] = (field << 3) | WireType.LengthDelimited;
+    const bytes = new BinaryWriter().tag(7, WireType.LengthDelimited).bytes(graph).finish();
+    const begin = performance.now();
+    expect(refusal(bytes).message).toMatch(/made of more than \d+ messages, which no model of its size is/);
+    expect(performance.now() - begin).toBeLessThan(2000);
+  });
+
+  it("a tensor of a hundred thousand dimensions", () => {
+    const dims = new Array<bigint>(100_000).fill(1n);
+    const bytes = graphBytes({ initializer: [{ name: "w", dataType: 1, dims, rawData: new Uint8Array(4) }] });
+    expect(refusal(bytes).message).toBe('m.onnx: initializer "w": float32: it has 100000 dimensions; readable are 64');
+  });
+
   it("many subgraphs in a large graph", () => {
     const count = 20_000;
     const attribute: AttributeParts[] = [{ name: "body", type: Kind.GRAPH, g: { name: "b", output: [{ name: "x" }] } }];

@@ -15,10 +15,19 @@ export function modulePath(node: Node, weight: string, isModule: (path: string) 
 }
 
 /** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */
-function scopePath(node: Node): string | undefined {
+export function scopePath(node: Node): string | undefined {
   // A Conv into which a BatchNorm was folded carries the BatchNorm's scope.
   if (lastModule(node, "pkg.torch.onnx.class_hierarchy")?.includes(".batchnorm.")) return undefined;
   return lastModule(node, "pkg.torch.onnx.name_scopes");
+}
+
+/**
+ * Whether the module has a bias, as torch.export tells: it drops one that is zero. False where the node says nothing.
+ */
+export function saysBias(node: Node): boolean {
+  const call = node.metadata.get("pkg.torch.onnx.fx_node") ?? "";
+  if (/%[a-z]+\w*_bias[,)]/.test(call)) return true;
+  return node.metadata.get("pkg.torch.onnx.class_hierarchy")?.includes("'aten.addmm.") === true;
 }
 
 function lastModule(node: Node, key: string): string | undefined {

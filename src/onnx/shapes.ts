@@ -4,6 +4,7 @@
 import { constantValue } from "./graph.ts";
 import { type Graph, type Node, type StoredTensor, toTensor } from "./model.ts";
 import { type Known, type Shape, type ShapeRow, type ShapeRows, type TensorInfo, unknown } from "./shape-row.ts";
+import { attentionRows } from "./shape-rows/attention.ts";
 import { basicRows } from "./shape-rows/basic.ts";
 import { contribRows, quantizedRows } from "./shape-rows/contrib.ts";
 import { convRows } from "./shape-rows/conv.ts";
@@ -21,6 +22,7 @@ const rows: ShapeRows = {
   ...einsumRows,
   ...indexRows,
   ...recurrentRows,
+  ...attentionRows,
 };
 
 function rowFor({ domain, op }: Node): ShapeRow | undefined {

@@ -9,6 +9,9 @@ import type { StoredTensor } from "./model.ts";
 
 const nothing = new Uint8Array(0);
 
+/** More dimensions than any tensor has. */
+const maxRank = 64;
+
 /** Reads one tensor; faults are added to `faults`, each starting with `where`, and an empty tensor stands in. */
 export function readStoredTensor(
   proto: TensorProto,
@@ -26,6 +29,8 @@ export function readStoredTensor(
   if (proto.segment !== undefined) return fail("segmented tensors are not supported");
   const type = elementType(proto.dataType);
   if (type === undefined) return fail(`unknown element type ${proto.dataType}`);
+  if (proto.dims.length > maxRank)
+    return fail(`${type}: it has ${proto.dims.length} dimensions; readable are ${maxRank}`);
   const dims = proto.dims.map(Number);
   const shape = `${type} [${proto.dims}]`;
   if (dims.some((dim) => dim < 0 || !Number.isSafeInteger(dim)))

@@ -10,6 +10,14 @@ const maxDepth = 100;
 /** 64 bits, 7 in each byte. */
 const maxVarintBytes = 10;
 
+/**
+ * Each message becomes an object of about a kilobyte, and can be two bytes long. Exported graphs without any weights have one in
+ * 16 bytes or more, the largest a few hundred thousand.
+ */
+const bytesPerMessage = 6;
+const fewMessages = 1000;
+const manyMessages = 2 ** 20;
+
 /** Returns when `bytes` are a message of `schema`, and throws an Error that says what is wrong otherwise. */
 export function checkWire(bytes: Uint8Array, schema: DescMessage): void {
   new WireChecker(bytes).message(schema, bytes.length, 0);
@@ -19,13 +27,20 @@ class WireChecker {
   readonly #bytes: Uint8Array;
   readonly #reader: BinaryReader;
 
+  #messages = 0;
+  readonly #mostMessages: number;
+
   constructor(bytes: Uint8Array) {
+    this.#mostMessages = Math.min(fewMessages + Math.floor(bytes.length / bytesPerMessage), manyMessages);
     this.#bytes = bytes;
     this.#reader = new BinaryReader(bytes);
   }
 
   /** The fields of a message that ends at `end`. */
   message(schema: DescMessage, end: number, depth: number): void {
+    if (++this.#messages > this.#mostMessages) {
+      throw new Error(`it is made of more than ${this.#mostMessages} messages, which no model of its size is`);
+    }
     if (depth >= maxDepth) throw new Error(`messages are nested over ${maxDepth} deep`);
     const fields = fieldsOf(schema);
     while (this.#reader.pos < end) {

@@ -1,24 +1,14 @@
 // Files written whole or not at all, and read with errors that a user understands. Method: write a temporary sibling,
 // fsync it, rename it over the target (atomic in POSIX when both lie in one folder), fsync the folder so that the
-// rename survives a power cut. Every failure removes the temporary, an exit in the middle included.
+// rename survives a power cut. Several files at once: replace-files.ts. Every failure removes the temporary, an exit in the middle included.
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync, rmSync, type Stats } from "node:fs";
-import {
-  access,
-  constants,
-  type FileHandle,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  stat,
-} from "node:fs/promises";
+import { renameSync, rmSync, type Stats } from "node:fs";
+import { access, constants, type FileHandle, mkdir, open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { LowrankError } from "../errors.ts";
 import { atExit } from "./at-exit.ts";
 import { errorCode, type FileAction, fileError } from "./file-error.ts";
+import { isLeftOver, replaceTogether, stagingFolder, syncFolder } from "./replace-files.ts";
 
 export type Chunk = Uint8Array | string;
 
@@ -50,7 +40,7 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
   try {
     await writeNew(temporary, content, fail, existing?.mode);
     attempt(fail, () => renameSync(temporary, target));
-    await syncFolder(dirname(target));
+    syncFolder(dirname(target));
   } catch (error) {
     discard(temporary);
     throw error;
@@ -69,26 +59,89 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
  * await writeFolderAtomic("runs/first/adapter", await writeAdapter(adapter));
  */
 export async function writeFolderAtomic(path: string, files: ReadonlyMap<string, FileContent>): Promise<void> {
+  const fail = failure(path, "write");
+  await assertReplaceable(path, files).catch(fail);
+  await writeFilesAtomic(path, files);
+}
+
+/**
+ * Writes `files` (name to content) into the folder `path`, which is made when it is not there, so that whoever opens them finds
+ * all old ones or all new ones, whenever this process is killed (replace-files.ts says how). Other files in the folder stay
+ * as they are. Throws a LowrankError "file".
+ *
+ * @example
+ * await writeFilesAtomic("adapter", writeAdapter(adapter));
+ */
+export async function writeFilesAtomic(path: string, files: ReadonlyMap<string, FileContent>): Promise<void> {
   for (const name of files.keys()) assertPlainName(name);
   const fail = failure(path, "write");
-  const exists = await assertReplaceable(path, files).catch(fail);
-  const target = exists ? await realpath(path).catch(fail) : path;
-  const temporary = temporaryBeside(target);
-  const forget = atExit(() => discard(temporary));
+  const existing = await statOrNull(path).catch(fail);
+  if (existing !== null && !existing.isDirectory()) throw notAFolder(path);
+  const target = existing === null ? path : await realpath(path).catch(fail);
+  for (const name of existing === null ? [] : files.keys()) {
+    const inTheWay = await statOrNull(join(target, name)).catch(fail);
+    if (inTheWay !== null && !inTheWay.isFile())
+      throw new LowrankError(
+        "file",
+        `${join(path, name)}: cannot write: expected a file, got a folder or device; move it`,
+      );
+  }
+  const staging = existing === null ? temporaryBeside(target) : attempt(fail, () => stagingFolder(target));
+  const forget = atExit(() => discard(staging));
   try {
-    await mkdir(temporary).catch(fail);
+    if (existing === null) await mkdir(staging).catch(fail);
     for (const [name, content] of files) {
-      await writeNew(join(temporary, name), content, failure(join(path, name), "write"));
+      await writeNew(join(staging, name), content, failure(join(path, name), "write"));
     }
-    await syncFolder(temporary);
-    attempt(fail, () => swapIn(temporary, target, exists));
-    await syncFolder(dirname(target));
+    syncFolder(staging);
+    attempt(fail, () => (existing === null ? renameSync(staging, target) : replaceTogether(target, staging)));
+    syncFolder(dirname(target));
   } catch (error) {
-    discard(temporary);
+    discard(staging);
     throw error;
   } finally {
     forget();
   }
+}
+
+/**
+ * The bytes of those of `names` that are in the folder `path`, all of one moment: when files were replaced in the meantime
+ * (`writeFilesAtomic`), they are read again. Throws a LowrankError "file".
+ *
+ * @example
+ * const files = await readFilesTogether("adapter", ["adapter_config.json", "adapter_model.safetensors"]);
+ */
+export async function readFilesTogether(path: string, names: readonly string[]): Promise<Map<string, Uint8Array>> {
+  for (let tries = 1; ; tries++) {
+    const before = await identities(path, names);
+    const files = new Map<string, Uint8Array>();
+    try {
+      for (const [name] of before) files.set(name, await readFileChecked(join(path, name)));
+      const after = await identities(path, names);
+      if (JSON.stringify([...before]) === JSON.stringify([...after])) return files;
+    } catch (error) {
+      if (tries >= maxReads) throw error;
+    }
+    if (tries >= maxReads) throw new LowrankError("file", `${path}: cannot read: its files keep changing; try again`);
+    await new Promise((resolve) => setTimeout(resolve, 5 * tries));
+  }
+}
+
+/** A writer replaces the files of a folder within milliseconds. */
+const maxReads = 8;
+
+/** What tells a file from the one that replaces it, by name, for those that are there. */
+async function identities(path: string, names: readonly string[]): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const name of names) {
+    const file = join(path, name);
+    const stats = await stat(file, { bigint: true }).catch((error: unknown) => {
+      if (errorCode(error) === "ENOENT") return null;
+      throw fileError(file, "read", error);
+    });
+    if (stats !== null) found.set(name, [stats.dev, stats.ino, stats.size, stats.mtimeNs].join());
+  }
+  return found;
 }
 
 /**
@@ -130,11 +183,11 @@ function failure(path: string, action: FileAction): (cause: unknown) => never {
   };
 }
 
-function attempt(fail: (cause: unknown) => never, action: () => void): void {
+function attempt<T>(fail: (cause: unknown) => never, action: () => T): T {
   try {
-    action();
+    return action();
   } catch (error) {
-    fail(error);
+    return fail(error);
   }
 }
 
@@ -201,32 +254,17 @@ async function writeChunks(handle: FileHandle, content: FileContent, fail: (caus
   for await (const chunk of chunks) await handle.writeFile(chunk).catch(fail);
 }
 
-/** Makes a rename in `folder` durable. Windows cannot open folders, and some file systems refuse: then it is left. */
-async function syncFolder(folder: string): Promise<void> {
-  try {
-    const handle = await open(folder, "r");
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  } catch {
-    // The rename itself has succeeded; only its durability across a power cut is up to the file system.
-  }
-}
-
-/** Whether there is a folder at `path`; throws when it holds anything but `files`, or is no folder. */
-async function assertReplaceable(path: string, files: ReadonlyMap<string, unknown>): Promise<boolean> {
+/** Throws when there is something at `path` that is no folder of these files and what earlier writes have left. */
+async function assertReplaceable(path: string, files: ReadonlyMap<string, unknown>): Promise<void> {
   const existing = await statOrNull(path);
-  if (existing === null) return false;
-  if (!existing.isDirectory()) {
-    throw new LowrankError("file", `${path}: cannot write: expected a folder, got a file; choose another name`);
-  }
+  if (existing === null) return;
+  if (!existing.isDirectory()) throw notAFolder(path);
   const foreign: string[] = [];
   for (const name of (await readdir(path)).sort()) {
-    if (!files.has(name) || !(await lstat(join(path, name))).isFile()) foreign.push(name);
+    if (isLeftOver(name)) continue;
+    if (!files.has(name) || (await statOrNull(join(path, name)))?.isDirectory()) foreign.push(name);
   }
-  if (foreign.length === 0) return true;
+  if (foreign.length === 0) return;
   const shown = foreign.length > 3 ? `${foreign.slice(0, 3).join(", ")}, …` : foreign.join(", ");
   const expected = [...files.keys()].join(", ");
   throw new LowrankError(
@@ -235,22 +273,6 @@ async function assertReplaceable(path: string, files: ReadonlyMap<string, unknow
   );
 }
 
-/**
- * Puts the folder `fresh` in the place of `target`. A rename cannot replace a folder that is not empty, so the old one
- * steps aside first; synchronous, so that no exit comes between the two renames.
- */
-function swapIn(fresh: string, target: string, exists: boolean): void {
-  if (!exists) {
-    renameSync(fresh, target);
-    return;
-  }
-  const old = temporaryBeside(target);
-  renameSync(target, old);
-  try {
-    renameSync(fresh, target);
-  } catch (error) {
-    if (!existsSync(target)) renameSync(old, target);
-    throw error;
-  }
-  attempt(failure(old, "remove"), () => rmSync(old, { recursive: true, force: true }));
+function notAFolder(path: string): LowrankError {
+  return new LowrankError("file", `${path}: cannot write: expected a folder, got a file; choose another name`);
 }

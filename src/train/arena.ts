@@ -31,6 +31,9 @@ export interface Kernels {
   readonly factors: Float32Array;
   /** See kernels/optimizer.as.ts. */
   readonly adam: (p: number, g: number, m: number, v: number, count: number, factors: number) => void;
+  /** SGD with momentum, and Lion: parameters, gradients, momentum. */
+  readonly sgd: (p: number, g: number, u: number, count: number, factors: number) => void;
+  readonly lion: (p: number, g: number, m: number, count: number, factors: number) => void;
   /** The sum of the squares of `count` floats. */
   readonly squares: (x: number, count: number) => number;
 }
@@ -118,6 +121,8 @@ function createRegion(capacity: number): Region | undefined {
       kernels: {
         factors: new Float32Array(buffer, 0, first),
         adam: instance.exports.adam as Kernels["adam"],
+        sgd: instance.exports.sgd as Kernels["sgd"],
+        lion: instance.exports.lion as Kernels["lion"],
         squares: instance.exports.squares as Kernels["squares"],
       },
       lengths,

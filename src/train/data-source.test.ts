@@ -1,7 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { tensor } from "../tensor.ts";
-import { type BatchesOfOptions, batchesOf, type DataPosition, startPosition } from "./data-source.ts";
+import {
+  type BatchesOfOptions,
+  batchesOf,
+  type ColumnSource,
+  type DataPosition,
+  type DataSource,
+  type PositionedBatch,
+  startPosition,
+  withLabels,
+} from "./data-source.ts";
 import type { Batch } from "./step.ts";
 
 /** Example i is x = [i, -i], label i. */
@@ -93,6 +102,26 @@ describe("batchesOf", () => {
     await iterator.next();
     expect([...first.labels.data]).toEqual([0n, 1n, 2n]);
     await iterator.return?.();
+  });
+
+  it("takes the labels from a source of named tensors", async () => {
+    const columns: ColumnSource = {
+      batchesPerEpoch: 3,
+      async *batches(position) {
+        for await (const { batch, ...rest } of batchesOf(counted(9), { batchSize: 3 }).batches(position)) {
+          yield { batch: { ...batch.inputs, digit: batch.labels }, ...rest };
+        }
+      },
+    };
+    const source = withLabels(columns, "digit");
+    expect(source.batchesPerEpoch).toBe(3);
+    const first = async (batches: DataSource) =>
+      (await batches.batches(startPosition)[Symbol.asyncIterator]().next()).value as PositionedBatch;
+    expect(await first(source)).toEqual(await first(batchesOf(counted(9), { batchSize: 3 })));
+    await expect(first(withLabels(columns))).rejects.toMatchObject({
+      code: "data",
+      message: "batch: expected a tensor called labels, got x, digit",
+    });
   });
 
   it("refuses tensors that disagree, and options and positions out of range", async () => {

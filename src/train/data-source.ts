@@ -84,6 +84,38 @@ export function batchesOf(examples: Batch, options: BatchesOfOptions = {}): Data
   };
 }
 
+/** A source of tensors by name, as loaders of files give them, that knows nothing of labels. */
+export interface ColumnSource {
+  readonly batchesPerEpoch?: number;
+  batches(position: DataPosition): AsyncIterable<{
+    readonly batch: Readonly<Record<string, Tensor>>;
+    readonly next: DataPosition;
+    readonly examples: number;
+  }>;
+}
+
+/**
+ * A source for training from one of named tensors: the one called `labels` is the labels, all others are inputs.
+ *
+ * @throws LowrankError "data", when batches are asked for, for one without such a tensor.
+ * @example
+ * await train(adapted, withLabels(columns, "label"), { epochs: 3 });
+ */
+export function withLabels(source: ColumnSource, labels = "labels"): DataSource {
+  const { batchesPerEpoch } = source;
+  return {
+    ...(batchesPerEpoch !== undefined && { batchesPerEpoch }),
+    async *batches(position) {
+      for await (const { batch, next, examples } of source.batches(position)) {
+        const { [labels]: own, ...inputs } = batch;
+        if (own === undefined) {
+          throwFaults("data", "batch", [`expected a tensor called ${labels}, got ${Object.keys(batch).join(", ")}`]);
+        } else yield { batch: { inputs, labels: own }, next, examples };
+      }
+    },
+  };
+}
+
 /** Whether `data` is a source, and no plain iterable of batches. */
 export function isDataSource(data: object): data is DataSource {
   return typeof (data as Partial<DataSource>).batches === "function";

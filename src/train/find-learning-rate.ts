@@ -1,6 +1,6 @@
 // The learning rate range test: a few steps in which the learning rate rises from almost nothing until the loss runs away, to
 // see between which bounds training learns. Method: Smith 2017, "Cyclical Learning Rates for Training Neural Networks",
-// arXiv:1506.01186, section 3.3; the exponential rise, the smoothing and the point of steepest descent are fastai's.
+// arXiv:1506.01186, section 3.3; the exponential rise, the smoothing and the choice of a rate ("valley") are fastai's.
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
@@ -42,14 +42,14 @@ export interface LearningRateCurve {
   readonly losses: Float64Array;
   /** The running mean of the losses, corrected for its start (as Adam's moments are). */
   readonly smoothed: Float64Array;
-  /** Where the running loss falls most steeply over the logarithm of the rate; null when it falls nowhere. */
+  /** The middle of the rates over which the running loss falls; null when it falls nowhere. */
   readonly suggestion: number | null;
   /** Whether the loss ran away, so that the upper bound is known. */
   readonly diverged: boolean;
 }
 
 /**
- * The loss over rising learning rates, and the rate at which it falls most steeply. Nothing that was given is changed.
+ * The loss over rising learning rates, and a rate in the middle of where it falls. Nothing that was given is changed.
  *
  * @throws LowrankError "config" for options out of range, "data" for data of fewer than ten steps.
  * @example
@@ -87,12 +87,11 @@ export async function findLearningRate(
         `findLearningRate: expected batches for ${leastSteps} steps or more, got ${losses.length}; give a source, or an array`,
       );
     }
-    const [rateArray, smoothedArray] = [Float64Array.from(rates), Float64Array.from(smoothed)];
     return {
-      rates: rateArray,
+      rates: Float64Array.from(rates),
       losses: Float64Array.from(losses),
-      smoothed: smoothedArray,
-      suggestion: steepest(rateArray, smoothedArray),
+      smoothed: Float64Array.from(smoothed),
+      suggestion: valley(rates, smoothed),
       diverged,
     };
   } finally {
@@ -152,12 +151,24 @@ async function rise(
   return found;
 }
 
-/** The rate at the largest fall of the curve between two neighbours of a point; rates are evenly spaced in their logarithm. */
-function steepest(rates: Float64Array, smoothed: Float64Array): number | null {
-  let [best, slope] = [-1, 0];
-  for (let i = 1; i < smoothed.length - 1; i++) {
-    const own = smoothed[i + 1]! - smoothed[i - 1]!;
-    if (own < slope) [best, slope] = [i, own];
+/**
+ * fastai's "valley": the rate in the middle of the longest run of falling values, which need not stand next to each other; the
+ * first tenth, where the running loss is still noise, and the last five points, where it runs away, are left out.
+ */
+function valley(rates: readonly number[], smoothed: readonly number[]): number | null {
+  const from = Math.floor(smoothed.length / 10);
+  const values = smoothed.slice(from, -5);
+  // lengths[i]: of the longest falling sequence that ends at i.
+  const lengths = values.map(() => 1);
+  let end = 0;
+  for (let i = 1; i < values.length; i++) {
+    for (let j = 0; j < i; j++) {
+      if (values[i]! < values[j]!) lengths[i] = Math.max(lengths[i]!, lengths[j]! + 1);
+    }
+    if (lengths[i]! > (lengths[end] ?? 0)) end = i;
   }
-  return best < 0 ? null : rates[best]!;
+  const length = lengths[end] ?? 0;
+  if (length < 2) return null;
+  const third = length / 3;
+  return rates[from + Math.max(end - length, 0) + Math.floor(third) + Math.floor(third / 2)]!;
 }

@@ -1,11 +1,10 @@
 // Models of 16 bits against PyTorch: scripts/fixtures/half.py exports them, and computes the same rounded weights in float32.
 import { describe, expect, it } from "vitest";
-import { float16ToFloat32 } from "../adapter/half.ts";
 import { merge } from "../adapter/merge.ts";
 import { attachLora } from "../lora/attach.ts";
 import { computedInFloat32 } from "../onnx/float32.ts";
 import { producers } from "../onnx/graph.ts";
-import { toHalf } from "../onnx/half.ts";
+import { float16ToFloat32, toHalf } from "../onnx/half.ts";
 import { readModel } from "../onnx/read.ts";
 import { sites } from "../onnx/sites.ts";
 import { writeModel } from "../onnx/write.ts";

@@ -15,6 +15,7 @@ import { openSession, type Session, type SessionOptions, type Tensors } from "..
 import { type Tensor, tensor } from "../tensor.ts";
 import { type Inputs, inputDefaults } from "./default-inputs.ts";
 import { type AdapterChoice, type Fitted, LoadedAdapters } from "./loaded-adapters.ts";
+import { placedOn } from "./place.ts";
 import { RowBank } from "./row-bank.ts";
 import { throwMisfits } from "./step.ts";
 
@@ -112,7 +113,10 @@ class SwitchingSession implements AdapterSession {
       adapted.model.graph.inputs.map(({ name }) => name),
     );
     this.#adapters = new LoadedAdapters(adapted, (adapter) => fitAdapter(adapted, adapter));
-    this.#disabled = adapted.config === null ? currentWeights(adapted) : (adapted.initial ?? disabledTensors(adapted));
+    this.#disabled =
+      adapted.config === null
+        ? currentWeights(adapted)
+        : new Map([...disabledTensors(adapted), ...(adapted.initial ?? [])]);
     this.#rows = rows;
     this.#bank = rows.sites.length === 0 ? null : new RowBank(rows);
     const own = new Set(adapted.parameters.map(({ key }) => key));
@@ -234,12 +238,12 @@ function withInitial({ initial, sites }: AdaptedModel, fitted: Tensors): Tensors
   return whole;
 }
 
-function fitPlain(adapted: AdaptedModel, adapter: Adapter): Tensors {
+function fitPlain(adapted: AdaptedModel, given: Adapter): Tensors {
   const fitted = disabledTensors(adapted);
-  const faults = [...adapter.tensors.keys()]
-    .filter((key) => !fitted.has(key))
-    .map((key) => `${key}: the model has no branch for it`);
-  for (const { site, scale, a, b } of adapted.sites) {
+  const { adapter, faults } = placedOn(adapted, given);
+  for (const key of adapter.tensors.keys()) if (!fitted.has(key)) faults.push(`${key}: the model has no branch for it`);
+  for (const adaptedSite of adapted.sites) {
+    const { site, scale, a, b, magnitude, biasOfB } = adaptedSite;
     const [A, B] = [adapter.tensors.get(a), adapter.tensors.get(b)];
     if (A === undefined && B === undefined) continue;
     const fault = factorFault(site, A, B);
@@ -247,19 +251,40 @@ function fitPlain(adapted: AdaptedModel, adapter: Adapter): Tensors {
       faults.push(`${site.modulePath}: ${fault}`);
       continue;
     }
+    // Without its magnitude, the site would be another than the adapter was trained with.
+    if (magnitude !== undefined && !adapter.tensors.has(magnitude))
+      faults.push(
+        `${site.modulePath}: expected a DoRA adapter, got one without a magnitude; attach the adapter's own config`,
+      );
     const factor = scaleOf(adapter.config, site.modulePath) / scale;
     fitted.set(a, A);
-    fitted.set(
-      b,
-      factor === 1
-        ? B
-        : tensor(
-            "float32",
-            B.dims,
-            B.data.map((value) => value * factor),
-          ),
-    );
+    fitted.set(b, times(B, factor));
+    const bias = biasOfB === undefined ? undefined : adapter.tensors.get(biasOfB);
+    if (biasOfB !== undefined && bias?.type === "float32") fitted.set(biasOfB, times(bias, factor));
   }
+  faults.push(...fitOthers(adapted, adapter, fitted));
   throwMisfits(faults);
   return fitted;
+}
+
+/** Takes what is trained beside A and B; what the adapter leaves out is as the base has it. Returns what does not fit. */
+function fitOthers({ parameters, sites }: AdaptedModel, { tensors }: Adapter, fitted: Map<string, Tensor>): string[] {
+  const scaled = new Set(sites.map(({ biasOfB }) => biasOfB));
+  return parameters.flatMap(({ key, dims, start }) => {
+    const value = tensors.get(key);
+    if (start === undefined || value === undefined) return [];
+    if (value.type !== "float32" || value.dims.join() !== dims.join())
+      return [`${key}: expected float32 [${dims}], got ${value.type} [${value.dims}]`];
+    if (!scaled.has(key)) fitted.set(key, value);
+    return [];
+  });
+}
+
+function times(value: Tensor<"float32">, factor: number): Tensor<"float32"> {
+  if (factor === 1) return value;
+  return tensor(
+    "float32",
+    value.dims,
+    value.data.map((one) => one * factor),
+  );
 }

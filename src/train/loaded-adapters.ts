@@ -24,11 +24,18 @@ export interface Fitted extends BankAdapter {
   readonly keys: ReadonlySet<string>;
 }
 
+interface Part {
+  readonly fitted: Fitted;
+  readonly weight: number;
+}
+
 export class LoadedAdapters {
   readonly #adapted: AdaptedModel;
   readonly #fit: (adapter: Adapter) => Tensors;
   readonly #byName = new Map<string, Fitted>();
   readonly #given = new WeakMap<Adapter, Fitted>();
+  /** Sums as they were last, by the list that asked for them: lists may be changed, and names loaded anew. */
+  readonly #sums = new WeakMap<readonly WeightedAdapter[], { parts: readonly Part[]; fitted: Fitted }>();
   #count = 0;
 
   /** @param fit gives the adapter's tensors as the graph wants them, or throws what does not fit. */
@@ -84,7 +91,12 @@ export class LoadedAdapters {
       weight,
     }));
     if (parts.length === 0) return null;
-    return parts.length === 1 && parts[0]!.weight === 1 ? parts[0]!.fitted : this.#sum(parts);
+    if (parts.length === 1 && parts[0]!.weight === 1) return parts[0]!.fitted;
+    const known = this.#sums.get(choice);
+    if (known !== undefined && sameParts(known.parts, parts)) return known.fitted;
+    const fitted = this.#sum(parts);
+    this.#sums.set(choice, { parts, fitted });
+    return fitted;
   }
 
   #fromObject(adapter: Adapter): Fitted {
@@ -100,7 +112,7 @@ export class LoadedAdapters {
     return { id: this.#count++, tensors: this.#fit(adapter), keys: new Set(adapter.tensors.keys()) };
   }
 
-  #sum(parts: readonly { readonly fitted: Fitted; readonly weight: number }[]): Fitted {
+  #sum(parts: readonly Part[]): Fitted {
     const keys = new Set(parts.flatMap(({ fitted }) => [...fitted.keys]));
     const factors = new Set(this.#adapted.sites.flatMap(({ a, b }) => [a, b]));
     const others = [...keys].filter((key) => !factors.has(key));
@@ -130,6 +142,12 @@ export class LoadedAdapters {
     const expected = names.length === 0 ? "no adapter is loaded" : `loaded are ${shown.join(", ")}${more}`;
     return `adapter ${JSON.stringify(name)}: ${expected}; load it first`;
   }
+}
+
+function sameParts(a: readonly Part[], b: readonly Part[]): boolean {
+  return (
+    a.length === b.length && a.every(({ fitted, weight }, at) => fitted === b[at]!.fitted && weight === b[at]!.weight)
+  );
 }
 
 function isSum(choice: Adapter | readonly WeightedAdapter[]): choice is readonly WeightedAdapter[] {

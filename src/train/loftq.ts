@@ -8,7 +8,7 @@ import type { AdaptedModel, AdaptedSite } from "../lora/adapted.ts";
 import type { Adapter } from "../lora/config.ts";
 import { fillFactors } from "../lora/init/principal.ts";
 import { initAdapter } from "../lora/init.ts";
-import { type LinearWeight, readLinearWeight } from "../lora/weights.ts";
+import { type LinearWeight, readLinearWeight } from "../lora/linear-weights.ts";
 import { prune, reads } from "../onnx/graph.ts";
 import type { Model } from "../onnx/model.ts";
 import { type Site, sites } from "../onnx/sites.ts";

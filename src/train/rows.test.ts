@@ -224,6 +224,23 @@ describe("loading and unloading", () => {
     await expect(output(session, x, { adapter: "a" })).rejects.toMatchObject({ code: "adapter" });
   });
 
+  it("sums what a list says now: with other weights, and adapters loaded anew", async () => {
+    const session = await open(adapted);
+    session.load("a", first);
+    const sum = [{ adapter: "a", weight: 0.5 }];
+    const half = await output(session, x, { adapter: sum });
+    expect(await output(session, x, { adapter: sum })).toEqual(half);
+    sum[0]!.weight = 1;
+    expect(await output(session, x, { adapter: sum })).toEqual(await output(session, x, { adapter: "a" }));
+    sum[0]!.weight = 0.5;
+    session.load("a", second);
+    const other = await output(session, x, { adapter: sum });
+    expect(other).toEqual(await output(session, x, { adapter: [{ adapter: second, weight: 0.5 }] }));
+    expect(other).not.toEqual(half);
+    session.unload("a");
+    await expect(output(session, x, { adapter: sum })).rejects.toThrow(/no adapter is loaded/);
+  });
+
   it("lets runs that have begun end with what they began with, each with its own", async () => {
     const session = await open(adapted);
     session.load("a", first);

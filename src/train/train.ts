@@ -26,6 +26,7 @@ import { type LoopState, type Run, runLoop, startState } from "./loop.ts";
 import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
+import { placedOn } from "./place.ts";
 import { asTensors, restoreCheckpoint } from "./resume.ts";
 import { constant, isMetricSchedule, type MetricSchedule, type Schedule } from "./schedules.ts";
 import { compileStep, copyParameters, loadParameters, parameterFaults, throwMisfits } from "./step.ts";
@@ -142,9 +143,10 @@ export async function train(
   data: TrainingData,
   options: TrainOptions & { readonly adapter?: Adapter } = {},
 ): Promise<Trained> {
-  const { adapted: ready, adapter: start } =
+  const { adapted: ready, adapter: given } =
     options.adapter === undefined ? initAdapter(adapted, options) : resumeFrom(adapted, options.adapter);
-  throwMisfits([...parameterFaults(ready, start.tensors), ...scaleFaults(ready, start.config)]);
+  const { adapter: start, ownKeys, faults } = placedOn(ready, given);
+  throwMisfits([...faults, ...parameterFaults(ready, start.tensors), ...scaleFaults(ready, start.config)]);
   const frozen = options.loraFa === undefined ? null : loraFa(ready, start.tensors, options.loraFa);
   const result = await runTraining(frozen?.adapted ?? ready, start.tensors, data, {
     checkGradients: true,
@@ -152,10 +154,10 @@ export async function train(
     ...options,
   });
   const { tensors, best, averaged, history } = result;
-  // What is frozen (LoRA-FA's A) stays as it was at the start.
+  // What is frozen (LoRA-FA's A) stays as it was at the start; keys are the adapter's own.
   const adapterOf = (values: ReadonlyMap<string, Tensor>): Adapter => ({
     ...start,
-    tensors: new Map([...start.tensors, ...values]),
+    tensors: new Map([...start.tensors, ...values].map(([key, value]) => [ownKeys.get(key) ?? key, value])),
   });
   return {
     adapter: adapterOf(tensors),

@@ -5,6 +5,7 @@ import { openSession, type Session, type SessionOptions } from "../runtime/sessi
 import type { Tensor } from "../tensor.ts";
 import { inputDefaults } from "./default-inputs.ts";
 import type { Loss } from "./losses.ts";
+import { placedOn } from "./place.ts";
 import { type Batch, parameterFaults, throwMisfits } from "./step.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
@@ -12,7 +13,7 @@ export interface ValueAndGrad {
   readonly loss: number;
   /** The model's outputs by name. */
   readonly outputs: Map<string, Tensor>;
-  /** d loss / d parameter, by the parameter's key, in its shape. */
+  /** d loss / d parameter, by the key that the adapter has for it, in its shape. */
   readonly grads: Map<string, Tensor>;
 }
 
@@ -47,16 +48,17 @@ export async function valueAndGrad(
       return { graph: built, session: opened, dispose: () => opened.dispose() };
     },
   );
-  throwMisfits(parameterFaults(adapted, adapter.tensors));
+  const { adapter: placed, ownKeys, faults } = placedOn(adapted, adapter);
+  throwMisfits([...faults, ...parameterFaults(adapted, placed.tensors)]);
   const complete = inputDefaults(adapted.model, session.inputs);
-  const feeds = new Map<string, Tensor>([...adapter.tensors, ...Object.entries(complete(batch.inputs))]);
+  const feeds = new Map<string, Tensor>([...placed.tensors, ...Object.entries(complete(batch.inputs))]);
   feeds.set(graph.labels, batch.labels);
   graph.checkLabels(batch.labels);
   const results = await session.run(feeds);
   return {
     loss: Number(results.get(graph.loss)!.data[0]),
     outputs: new Map(graph.outputs.map((name) => [name, results.get(name)!])),
-    grads: new Map([...graph.gradients].map(([key, name]) => [key, results.get(name)!])),
+    grads: new Map([...graph.gradients].map(([key, name]) => [ownKeys.get(key) ?? key, results.get(name)!])),
   };
 }
 

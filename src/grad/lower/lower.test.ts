@@ -22,7 +22,85 @@ const ids = (dims: readonly number[], ...values: readonly number[]) =>
   tensor("int64", dims, BigInt64Array.from(values, BigInt));
 const ints = (dims: readonly number[], ...values: readonly number[]) => tensor("int32", dims, Int32Array.from(values));
 
+/** May be seen: the first two keys by all, the third by the second query only. */
+const seen = tensor("bool", [3, 3], Uint8Array.of(1, 1, 0, 1, 1, 1, 1, 1, 0));
+const own = { domain: "", opset: 23 } as const;
+const heads = { q_num_heads: 4, kv_num_heads: 2 };
+
 const cases: Record<string, LoweredCase> = {
+  "own Attention": {
+    ...own,
+    op: "Attention",
+    inputs: [
+      [2, 4, 3, 6],
+      [2, 4, 5, 6],
+      [2, 4, 5, 7],
+    ],
+  },
+  "own Attention, causal, scale, heads joined, groups": {
+    ...own,
+    op: "Attention",
+    inputs: [
+      [2, 3, 24],
+      [2, 3, 12],
+      [2, 3, 12],
+    ],
+    attributes: { ...heads, is_causal: 1, scale: float(0.3) },
+  },
+  "own Attention, a mask of truth values": {
+    ...own,
+    op: "Attention",
+    inputs: [[2, 4, 3, 6], [2, 4, 3, 6], [2, 4, 3, 6], seen],
+  },
+  "own Attention, a mask of numbers, heads joined": {
+    ...own,
+    op: "Attention",
+    inputs: [
+      [2, 3, 24],
+      [2, 3, 12],
+      [2, 3, 12],
+      [2, 4, 3, 3],
+    ],
+    attributes: heads,
+  },
+  "own Attention, a cache, causal": {
+    ...own,
+    op: "Attention",
+    inputs: [[2, 4, 3, 6], [2, 4, 3, 6], [2, 4, 3, 6], "", [2, 4, 2, 6], [2, 4, 2, 6]],
+    attributes: { is_causal: 1 },
+    outputs: [0, 1, 2],
+  },
+  "own Attention, soft cap": {
+    ...own,
+    op: "Attention",
+    inputs: [
+      [2, 4, 3, 6],
+      [2, 4, 3, 6],
+      [2, 4, 3, 6],
+    ],
+    attributes: { softcap: float(1.5) },
+  },
+  "own RotaryEmbedding": {
+    ...own,
+    op: "RotaryEmbedding",
+    inputs: [[2, 4, 3, 8], [10, 4], [10, 4], ids([2, 3], 0, 1, 2, 5, 6, 7)],
+  },
+  "own RotaryEmbedding, heads joined, interleaved, partial": {
+    ...own,
+    op: "RotaryEmbedding",
+    inputs: [[2, 3, 32], [10, 2], [10, 2], ids([2, 3], 0, 1, 2, 5, 6, 7)],
+    attributes: { num_heads: 4, interleaved: 1, rotary_embedding_dim: 4 },
+  },
+  "own RotaryEmbedding, tables by place": {
+    ...own,
+    op: "RotaryEmbedding",
+    inputs: [
+      [2, 4, 3, 8],
+      [2, 3, 4],
+      [2, 3, 4],
+    ],
+  },
+  MeanVarianceNormalization: { ...own, op: "MeanVarianceNormalization", inputs: [[2, 3, 4, 5]] },
   QuickGelu: { op: "QuickGelu", inputs: [[4, 8]] },
   "QuickGelu, alpha 1 (SiLU)": { op: "QuickGelu", inputs: [[4, 8]], attributes: { alpha: float(1) } },
   FusedMatMul: {
@@ -355,6 +433,10 @@ const isFloat = (input: LoweredCase["inputs"][number]): boolean =>
 
 describe("gradients through a lowered operator", () => {
   const differentiated = [
+    "own Attention, causal, scale, heads joined, groups",
+    "own Attention, a mask of numbers, heads joined",
+    "own RotaryEmbedding, heads joined, interleaved, partial",
+    "MeanVarianceNormalization",
     "QuickGelu",
     "FusedMatMul, transA, transBatchA, transB, transBatchB",
     "FusedGemm, LeakyRelu",

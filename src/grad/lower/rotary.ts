@@ -8,8 +8,8 @@ import { integers, type Lowering, name, refuse, sizeOf } from "./lowering.ts";
 export interface Rotation {
   readonly cos: Value; // [positions, pairs]
   readonly sin: Value; // [positions, pairs]
-  /** [B, T] or [T] */
-  readonly positions: Value;
+  /** [B, T] or [T]; undefined where the tables are by place already, [B, T, pairs]. */
+  readonly positions: Value | undefined;
   /** Pairs are neighbours; otherwise the first half pairs with the second. */
   readonly interleaved: boolean;
   /** Where the heads stand in x: [B, N, T, D] or [B, T, N, D]. */
@@ -28,7 +28,9 @@ export function rotate(g: GraphBuilder, x: Value, rotation: Rotation): Value {
     const { turned: _, ...whole } = rotation;
     return g.op("Concat", [rotate(g, front, whole), rest], { axis: 3 });
   }
-  const table = (values: Value): Value => perHead(g, g.op("Gather", [values, rotation.positions]), rotation);
+  const { positions } = rotation;
+  const table = (values: Value): Value =>
+    perHead(g, positions === undefined ? values : g.op("Gather", [values, positions]), rotation);
   const cos = table(rotation.cos);
   const sin = table(rotation.sin);
   const apart = interleaved ? g.op("Reshape", [x, integers(g, 0, 0, 0, -1, 2)]) : x;

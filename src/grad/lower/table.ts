@@ -4,9 +4,11 @@ import { attentionLowerings } from "./attention.ts";
 import type { Lowering, LoweringTable } from "./lowering.ts";
 import { normalizationLowerings } from "./normalization.ts";
 import { productLowerings } from "./products.ts";
+import { standardLowerings } from "./standard.ts";
 
 const tables: Readonly<Record<string, LoweringTable>> = {
   "": {
+    ...standardLowerings,
     SimplifiedLayerNormalization: normalizationLowerings.SimplifiedLayerNormalization!,
   },
   "com.microsoft": {

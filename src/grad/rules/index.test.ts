@@ -108,6 +108,18 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
     ["one of three axes", (g, [x]) => g.op("Tile", [x!, int64(g, 1, 2, 1)]), dims([2, 1, 3])],
     ["none", (g, [x]) => g.op("Tile", [x!, int64(g, 0)]), dims([2])],
   ],
+  OneHot: [
+    [
+      "values",
+      (g, [values]) => g.op("OneHot", [integers(g, [2, 2], 1, 0, -1, 7), g.constant("int64", 3), values!]),
+      dims([2]),
+    ],
+    [
+      "axis",
+      (g, [values]) => g.op("OneHot", [integers(g, [3], 1, 0, 2), g.constant("int64", 4), values!], { axis: 0 }),
+      dims([2]),
+    ],
+  ],
   Gather: [
     ["rows, one of them twice", gather([3], 0, 1, 0, 1), dims([2, 3])],
     ["columns, from the end", gather([2], -1, -1, 0), dims([2, 3])],

@@ -6,7 +6,7 @@ import type { GraphBuilder, Value } from "../../onnx/builder.ts";
 import { describeNode, intAttribute, type Node, stringAttribute } from "../../onnx/model.ts";
 import { normalizeAxis } from "../../onnx/shape-row.ts";
 import { type RuleTable, rankOf, single } from "../rule.ts";
-import { addAlong, countTo, inShapeOf, int64, joined, mul, scalar, sizeOf, where, zeros } from "./parts.ts";
+import { addAlong, countTo, inShapeOf, inTypeOf, int64, joined, mul, scalar, sizeOf, where, zeros } from "./parts.ts";
 import { padRule, sliceRule } from "./window.ts";
 
 const axisOf = (node: Node, fallback = 0): number => intAttribute(node, "axis", fallback);
@@ -51,6 +51,16 @@ export const indexRules: RuleTable = {
   }),
   // y = x[…, indices, …]; d is added where it was read
   Gather: single((node, d, g) => [gathered(node, d, g), null]),
+  // y = off + (on - off) m with m 1 at the places; values = (off, on), which each get what d has at theirs
+  OneHot: single((node, d, g) => {
+    const [indices, depth, values] = node.inputs as [Value, Value, Value];
+    const at = (off: number, on: number): Value => {
+      const mask = g.op("OneHot", [indices, depth, g.constant("float32", [off, on])], { axis: axisOf(node, -1) });
+      return g.op("ReduceSum", [mul(g, d, inTypeOf(g, mask, values))], { keepdims: 0 });
+    };
+    const sums = [at(1, 0), at(0, 1)].map((sum) => g.op("Unsqueeze", [sum, int64(g, 0)]));
+    return [null, null, g.op("Concat", sums, { axis: 0 })];
+  }),
   // y[i] = x[indices[i]] with tuples as indices; rows of the flattened x
   GatherND: single((node, d, g) => [gatheredND(node, d, g), null]),
   // y = x, y[indices] = updates (or += updates); dx = d without what was replaced, d(updates) = d[indices]

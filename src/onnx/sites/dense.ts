@@ -1,11 +1,11 @@
 // The numbers of a constant weight, where it is stored in another form: behind Identity and Transpose, dequantized by the
 // graph, or in the blocks of MatMulNBits. Meanings: ONNX's DequantizeLinear, and ONNX Runtime's docs/ContribOperators.md.
 import { LowrankError } from "../../errors.ts";
-import { fromBytes, type Tensor, tensor } from "../../tensor.ts";
+import { type Tensor, tensor } from "../../tensor.ts";
 import type { ElementType } from "../elements.ts";
 import { isHalf } from "../float32.ts";
 import { producers, storedValue } from "../graph.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "../half.ts";
+import { floatsOf } from "../half.ts";
 import { describeNode, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor } from "../model.ts";
 import type { Site } from "../sites.ts";
 
@@ -107,11 +107,8 @@ function isFloat(type: ElementType): type is StoredWeight["storedType"] {
   return type === "float32" || isHalf(type);
 }
 
-function floats({ type, dims, bytes }: StoredTensor): Tensor<"float32"> {
-  if (type === "float16") return tensor("float32", dims, float16ToFloat32(fromBytes(type, bytes)));
-  if (type === "bfloat16") return tensor("float32", dims, bfloat16ToFloat32(fromBytes(type, bytes)));
-  if (type === "float32") return tensor("float32", dims, fromBytes(type, bytes));
-  throw new LowrankError("model", `expected scales and weights that are floats, got ${type}`);
+function floats(stored: StoredTensor): Tensor<"float32"> {
+  return tensor("float32", stored.dims, floatsOf(stored));
 }
 
 function integers({ type, bytes }: StoredTensor): Uint8Array | Int8Array {

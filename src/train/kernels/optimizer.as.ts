@@ -1,4 +1,4 @@
-// Adam over contiguous float32 arrays, in WebAssembly SIMD (AssemblyScript). Method: Kingma & Ba 2015,
+// Adam, SGD with momentum and Lion over contiguous float32 arrays, in WebAssembly SIMD (AssemblyScript). Method: Kingma & Ba 2015,
 // arXiv:1412.6980, Algorithm 1; decoupled decay: Loshchilov & Hutter 2019, arXiv:1711.05101; as torch.optim has both.
 // Its twin is adamTwin in ../adam.ts: the same operations in the same order, so that the two agree bit for bit
 // (f32x4 rounds each operation on its own; nothing is fused). Change one, and change the other.
@@ -116,4 +116,84 @@ function stepOne(coupled: bool, p: usize, g: usize, m: usize, v: usize, factors:
   store<f32>(m, first);
   store<f32>(v, second);
   store<f32>(p, weight * load<f32>(factors, KEEP) - first / denominator);
+}
+
+/**
+ * One step of SGD with momentum: momentumStep in ../optimizers/sgd.ts says what it does, and where the factors lie: learning
+ * rate, weight decay, momentum, share, floor, 1 for Nesterov's, sign bit.
+ */
+export function sgd(p: usize, g: usize, u: usize, count: u32, factors: usize): void {
+  const learningRate = v128.load_splat<f32>(factors, 0);
+  const decay = v128.load_splat<f32>(factors, 4);
+  const momentum = v128.load_splat<f32>(factors, 8);
+  const share = v128.load_splat<f32>(factors, 12);
+  const floor = v128.load_splat<f32>(factors, 16);
+  const nesterov = load<f32>(factors, 20) != 0;
+  const signBit = v128.load_splat<f32>(factors, 24);
+  const decays = load<f32>(factors, 4) != 0;
+  for (; count > 0; ) {
+    // The last floats are padded in the lanes, and only they are stored.
+    const whole = count >= 4;
+    const weight = whole ? v128.load(p) : v128.load32_splat(p);
+    let gradient = whole ? v128.load(g) : v128.load32_splat(g);
+    const before = whole ? v128.load(u) : v128.load32_splat(u);
+    if (decays) gradient = f32x4.add(gradient, f32x4.mul(weight, decay));
+    const sum = f32x4.add(f32x4.mul(before, momentum), f32x4.mul(gradient, share));
+    const velocity = v128.andnot(sum, f32x4.lt(v128.andnot(sum, signBit), floor));
+    const direction = nesterov ? f32x4.add(gradient, f32x4.mul(velocity, momentum)) : velocity;
+    const moved = f32x4.sub(weight, f32x4.mul(direction, learningRate));
+    if (whole) {
+      v128.store(u, velocity);
+      v128.store(p, moved);
+    } else {
+      store<f32>(u, f32x4.extract_lane(velocity, 0));
+      store<f32>(p, f32x4.extract_lane(moved, 0));
+    }
+    const taken: u32 = whole ? 4 : 1;
+    p += taken * 4;
+    g += taken * 4;
+    u += taken * 4;
+    count -= taken;
+  }
+}
+
+/**
+ * One step of Lion: lionStep in ../optimizers/lion.ts says what it does, and where the factors lie: learning rate, keep, beta1,
+ * share1, beta2, share2, floor, sign bit.
+ */
+export function lion(p: usize, g: usize, m: usize, count: u32, factors: usize): void {
+  const learningRate = v128.load_splat<f32>(factors, 0);
+  const keep = v128.load_splat<f32>(factors, 4);
+  const beta1 = v128.load_splat<f32>(factors, 8);
+  const share1 = v128.load_splat<f32>(factors, 12);
+  const beta2 = v128.load_splat<f32>(factors, 16);
+  const share2 = v128.load_splat<f32>(factors, 20);
+  const floor = v128.load_splat<f32>(factors, 24);
+  const signBit = v128.load_splat<f32>(factors, 28);
+  const zero = f32x4.splat(0);
+  for (; count > 0; ) {
+    const whole = count >= 4;
+    const gradient = whole ? v128.load(g) : v128.load32_splat(g);
+    const before = whole ? v128.load(m) : v128.load32_splat(m);
+    const weight = whole ? v128.load(p) : v128.load32_splat(p);
+    const c = f32x4.add(f32x4.mul(before, beta1), f32x4.mul(gradient, share1));
+    const up = v128.and(learningRate, f32x4.gt(c, zero));
+    const down = v128.and(learningRate, f32x4.lt(c, zero));
+    const step = f32x4.add(f32x4.sub(up, down), f32x4.sub(c, c));
+    const after = f32x4.add(f32x4.mul(before, beta2), f32x4.mul(gradient, share2));
+    const moment = v128.andnot(after, f32x4.lt(v128.andnot(after, signBit), floor));
+    const moved = f32x4.sub(f32x4.mul(weight, keep), step);
+    if (whole) {
+      v128.store(m, moment);
+      v128.store(p, moved);
+    } else {
+      store<f32>(m, f32x4.extract_lane(moment, 0));
+      store<f32>(p, f32x4.extract_lane(moved, 0));
+    }
+    const taken: u32 = whole ? 4 : 1;
+    p += taken * 4;
+    g += taken * 4;
+    m += taken * 4;
+    count -= taken;
+  }
 }

@@ -16,7 +16,8 @@ export interface LionOptions {
 /** Momenta smaller than this become zero: dying ones would turn denormal, and those are many times slower. */
 const MOMENTUM_FLOOR = 1e-30;
 
-const factor = { learningRate: 0, keep: 1, beta1: 2, share1: 3, beta2: 4, share2: 5 } as const;
+/** Places in the block of factors; the kernel reads the same block, and takes absolute values with the sign bit, -0. */
+const factor = { learningRate: 0, keep: 1, beta1: 2, share1: 3, beta2: 4, share2: 5, floor: 6, signBit: 7 } as const;
 
 /**
  * Lion: every parameter moves by the learning rate, in the direction of sign(beta1 m + (1 - beta1) g). Throws "config" with
@@ -40,12 +41,20 @@ export function lion(options: LionOptions = {}): Optimizer {
       block[factor.share1] = 1 - beta1;
       block[factor.beta2] = beta2;
       block[factor.share2] = 1 - beta2;
+      block[factor.floor] = MOMENTUM_FLOOR;
+      block[factor.signBit] = -0;
     },
-    apply: ([p, g, m], block) => lionStep(p!, g!, m!, block),
+    apply([p, g, m], block, kernels) {
+      if (kernels === undefined) lionStep(p!, g!, m!, block);
+      else {
+        kernels.factors.set(block);
+        kernels.lion(p!.byteOffset, g!.byteOffset, m!.byteOffset, p!.length, kernels.factors.byteOffset);
+      }
+    },
   });
 }
 
-/** p = keep p - lr sign(beta1 m + share1 g); m = beta2 m + share2 g; each operation rounded to float32. */
+/** The kernel's twin. p = keep p - lr sign(beta1 m + share1 g); m = beta2 m + share2 g; each operation rounded to float32. */
 function lionStep(p: Float32Array, g: Float32Array, m: Float32Array, block: Float32Array): void {
   const f = Math.fround;
   const learningRate = block[factor.learningRate]!;
@@ -54,12 +63,15 @@ function lionStep(p: Float32Array, g: Float32Array, m: Float32Array, block: Floa
   const share1 = block[factor.share1]!;
   const beta2 = block[factor.beta2]!;
   const share2 = block[factor.share2]!;
+  const floor = block[factor.floor]!;
   for (let i = 0; i < p.length; i++) {
     const gradient = g[i]!;
     const before = m[i]!;
-    const direction = Math.sign(f(f(before * beta1) + f(gradient * share1)));
-    p[i] = f(f(p[i]! * keep) - f(direction * learningRate));
+    const c = f(f(before * beta1) + f(gradient * share1));
+    // c - c is 0, or NaN where c is not finite: a broken gradient must not be taken for none.
+    const step = f((c > 0 ? learningRate : 0) - (c < 0 ? learningRate : 0) + f(c - c));
+    p[i] = f(f(p[i]! * keep) - step);
     const after = f(f(before * beta2) + f(gradient * share2));
-    m[i] = Math.abs(after) < MOMENTUM_FLOOR ? 0 : after;
+    m[i] = Math.abs(after) < floor ? 0 : after;
   }
 }

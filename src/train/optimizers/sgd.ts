@@ -18,7 +18,17 @@ export interface SgdOptions {
 /** Momenta smaller than this become zero: dying ones would turn denormal, and those are many times slower. */
 const MOMENTUM_FLOOR = 1e-30;
 
-const factor = { learningRate: 0, weightDecay: 1, momentum: 2, share: 3 } as const;
+/** Places in the block of factors; the kernel reads the same block. */
+const factor = {
+  learningRate: 0,
+  weightDecay: 1,
+  momentum: 2,
+  share: 3,
+  floor: 4,
+  nesterov: 5,
+  /** -0, with which the kernel takes absolute values. */
+  signBit: 6,
+} as const;
 
 /**
  * Stochastic gradient descent, as torch.optim.SGD computes it. Throws "config" with all faults of the options.
@@ -44,10 +54,17 @@ export function sgd(options: SgdOptions = {}): Optimizer {
       block[factor.weightDecay] = weightDecay;
       block[factor.momentum] = momentum;
       block[factor.share] = step === 1 ? 1 : 1 - dampening;
+      block[factor.floor] = MOMENTUM_FLOOR;
+      block[factor.nesterov] = nesterov ? 1 : 0;
+      block[factor.signBit] = -0;
     },
-    apply([p, g, velocity], block) {
+    apply([p, g, velocity], block, kernels) {
       if (velocity === undefined) plainStep(p!, g!, block);
-      else momentumStep(p!, g!, velocity, block, nesterov);
+      else if (kernels === undefined) momentumStep(p!, g!, velocity, block);
+      else {
+        kernels.factors.set(block);
+        kernels.sgd(p!.byteOffset, g!.byteOffset, velocity.byteOffset, p!.length, kernels.factors.byteOffset);
+      }
     },
   });
 }
@@ -64,18 +81,20 @@ function plainStep(p: Float32Array, g: Float32Array, block: Float32Array): void 
   }
 }
 
-/** g' = g + decay p; u = momentum u + share g'; p = p - lr u, or p - lr (g' + momentum u) with nesterov. */
-function momentumStep(p: Float32Array, g: Float32Array, u: Float32Array, block: Float32Array, nesterov: boolean): void {
+/** The kernel's twin. g' = g + decay p; u = momentum u + share g'; p = p - lr u, or p - lr (g' + momentum u) with nesterov. */
+function momentumStep(p: Float32Array, g: Float32Array, u: Float32Array, block: Float32Array): void {
   const f = Math.fround;
   const learningRate = block[factor.learningRate]!;
   const decay = block[factor.weightDecay]!;
   const momentum = block[factor.momentum]!;
   const share = block[factor.share]!;
+  const floor = block[factor.floor]!;
+  const nesterov = block[factor.nesterov]! !== 0;
   for (let i = 0; i < p.length; i++) {
     const weight = p[i]!;
     const gradient = decay === 0 ? g[i]! : f(g[i]! + f(weight * decay));
     const sum = f(f(u[i]! * momentum) + f(gradient * share));
-    const velocity = Math.abs(sum) < MOMENTUM_FLOOR ? 0 : sum;
+    const velocity = Math.abs(sum) < floor ? 0 : sum;
     u[i] = velocity;
     const direction = nesterov ? f(gradient + f(velocity * momentum)) : velocity;
     p[i] = f(weight - f(direction * learningRate));

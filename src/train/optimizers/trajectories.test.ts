@@ -1,5 +1,6 @@
 // Every optimizer against PyTorch's (Lion: its paper's) over 50 steps, and on a function whose minimum is known.
 import { readFileSync } from "node:fs";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createArena } from "../arena.ts";
 import { adafactor, adam, adamw, lion, type Optimizer, sgd, stateLengths } from "../optimizers.ts";
@@ -131,6 +132,38 @@ describe.each([sgd({ momentum: 0.9 }), adamw(), lion({ weightDecay: 0.1 }), adaf
         expect(array.every((value) => value === 0 || Math.abs(value) >= 2 ** -126)).toBe(true);
       }
     }
+  });
+});
+
+describe("the kernels of SGD and Lion", () => {
+  const optimizers = [
+    sgd({ momentum: 0.9 }),
+    sgd({ momentum: 0.8, nesterov: true, weightDecay: 0.1 }),
+    sgd({ momentum: 0.5, dampening: 0.5 }),
+    lion(),
+    lion({ weightDecay: 0.2, beta1: 0.5 }),
+  ];
+  const float = fc.oneof(fc.float(), fc.constantFrom(0, -0, 1e-31, -1e-31, 1e-38, 3e38).map(Math.fround));
+  it("and their twins agree bit for bit, tails, NaN and infinities included", () => {
+    const weights = fc.array(fc.tuple(float, float), { minLength: 1, maxLength: 23 });
+    fc.assert(
+      fc.property(fc.constantFrom(...optimizers), weights, (optimizer, values) => {
+        const sides = [false, true].map((plain) => {
+          const arena = createArena([values.length, values.length, values.length], { plain });
+          const place = (at: 0 | 1) => {
+            const array = arena.allocate(values.length);
+            array.set(values.map((pair) => pair[at]));
+            return new Map([["x", array]]);
+          };
+          const [parameters, gradients] = [place(0), place(1)];
+          const state = optimizer.init(parameters, arena);
+          for (let step = 0; step < 3; step++) optimizer.update(parameters, gradients, state, 0.01);
+          return [parameters, state.slots];
+        });
+        expect(sides[0]).toEqual(sides[1]);
+      }),
+      { numRuns: 300 },
+    );
   });
 });
 

@@ -1,1 +1,0 @@
-export { bfloat16ToFloat32, float16ToFloat32 } from "../onnx/half.ts";

@@ -1,0 +1,289 @@
+// Parameters of the base that are trained as they are: modules trained whole (modules_to_save), biases (bias) and rows of
+// an embedding (trainable_token_indices), found as PEFT 0.21 finds them (utils/other.py, tuners/tuners_utils.py). How
+// they are written into the graph: stages.ts.
+import { consumers, producers, storedValue } from "../onnx/graph.ts";
+import type { Graph, Node } from "../onnx/model.ts";
+import { saysBias, scopePath } from "../onnx/module-path.ts";
+import { transposed } from "../onnx/sites/dense.ts";
+import type { Site } from "../onnx/sites.ts";
+import { type Tensor, tensor, zeros } from "../tensor.ts";
+import type { Parameter } from "./adapted.ts";
+import { type AdapterConfig, tokenEntries } from "./config.ts";
+import { savedKey } from "./keys.ts";
+import { isStored, valuesOf } from "./weights.ts";
+
+/** A parameter of a PyTorch module, and where the graph uses it. */
+export interface ModuleParameter {
+  readonly path: string;
+  /** "weight" or "bias"; other parameters by their names. */
+  readonly name: string;
+  /** PyTorch's shape. */
+  readonly dims: readonly number[];
+  readonly uses: readonly Use[];
+  /** What the base has, in that shape; zeros for a bias that the exporter dropped. */
+  values(): Tensor<"float32">;
+}
+
+/** A layer's weight or bias, or the input of another node. */
+export type Use =
+  | { readonly kind: "weight" | "bias"; readonly node: Node; readonly site: Site; readonly isTransposed: boolean }
+  | { readonly kind: "input"; readonly node: Node; readonly index: number };
+
+/** A parameter of the base that an adapter trains. */
+export interface SavedParameter {
+  readonly key: string;
+  readonly dims: readonly number[];
+  readonly start: () => Tensor<"float32">;
+  readonly parameter: ModuleParameter;
+  /** For rows of an embedding: which. */
+  readonly rows?: readonly number[];
+  /** For rows of an embedding: the output layers that are tied to it, and follow it. */
+  readonly tied?: readonly Site[];
+}
+
+/** Every parameter that the modules of a model have, by `<path>.<name>`. */
+export function moduleParameters(graph: Graph, all: readonly Site[]): Map<string, ModuleParameter> {
+  const found = new Map<string, ModuleParameter>();
+  const add = (one: ModuleParameter): void => {
+    const id = `${one.path}.${one.name}`;
+    const before = found.get(id);
+    // A layer that is called twice has its parameters at two nodes.
+    if (before === undefined) found.set(id, one);
+    else if (before.dims.join() === one.dims.join()) found.set(id, { ...before, uses: [...before.uses, ...one.uses] });
+  };
+  const places = placesOf(graph);
+  // The rows of a packed layer have no parameters of their own.
+  const layers = all.filter(({ part }) => part === undefined);
+  for (const site of layers.flatMap(atCalls)) for (const one of siteParameters(site, places)) add(one);
+  const taken = new Set(layers.flatMap(atCalls).flatMap(({ node, bias }) => [node, ...places.addsOf(node, bias)]));
+  for (const node of graph.nodes) if (!taken.has(node)) for (const one of nodeParameters(node, places)) add(one);
+  return found;
+}
+
+/** A site at each of its calls. */
+function atCalls(site: Site): Site[] {
+  return site.calls.map((call) => ({ ...site, ...call }));
+}
+
+interface Places {
+  readonly graph: Graph;
+  readonly values: ReturnType<typeof valuesOf>;
+  readonly made: ReadonlyMap<string, Node>;
+  /** The Add behind a MatMul that adds its bias. */
+  addsOf(node: Node, bias: string | undefined): readonly Node[];
+}
+
+function placesOf(graph: Graph): Places {
+  const readers = consumers(graph);
+  return {
+    graph,
+    values: valuesOf(graph),
+    made: producers(graph),
+    addsOf: (node, bias) =>
+      bias === undefined || node.op !== "MatMul"
+        ? []
+        : (readers.get(node.outputs[0]!) ?? []).filter((next) => next.op === "Add" && next.inputs.includes(bias)),
+  };
+}
+
+function siteParameters(site: Site, { graph, values, made }: Places): ModuleParameter[] {
+  const { modulePath: path, node, weight, bias, kind, layout, outFeatures } = site;
+  // Hugging Face's Conv1D has its weight as [in, out]; what an exporter turned it calls by a made-up name.
+  const isOwnLayout =
+    kind !== "Linear" || layout === "out,in" || (graph.initializers.has(weight) && weight.endsWith(".weight"));
+  const stored = isStored(graph, made, weight);
+  const found: ModuleParameter[] = [];
+  if (stored) {
+    const use: Use =
+      kind === "Embedding"
+        ? { kind: "input", node, index: site.weightInput }
+        : { kind: "weight", node, site, isTransposed: !isOwnLayout };
+    const dims = isOwnLayout ? weightDims(site) : [outFeatures, site.inFeatures];
+    const read = (): Tensor<"float32"> => (isOwnLayout ? values(weight)! : transposed(values(weight)!));
+    found.push({ path, name: "weight", dims, uses: [use], values: read });
+  }
+  const hasBias = bias !== undefined ? isStored(graph, made, bias) : kind !== "Embedding" && saysBias(node);
+  if (hasBias && (node.inputs[2] ?? "") === (node.op === "MatMul" ? "" : (bias ?? ""))) {
+    const read = (): Tensor<"float32"> => (bias === undefined ? zeros([outFeatures]) : values(bias)!);
+    const use: Use = { kind: "bias", node, site, isTransposed: false };
+    found.push({ path, name: "bias", dims: [outFeatures], uses: [use], values: read });
+  }
+  return found;
+}
+
+function weightDims({ layout, inFeatures, outFeatures, kernel, groups }: Site): readonly number[] {
+  return layout === "in,out" ? [inFeatures, outFeatures] : [outFeatures, inFeatures / groups, ...kernel];
+}
+
+/** Operators whose second and third input PyTorch calls weight and bias. */
+const norms = new Set(
+  "LayerNormalization InstanceNormalization GroupNormalization BatchNormalization RMSNormalization".split(" "),
+);
+
+/** Parameters of nodes that are no layers: named as PyTorch names them, or inputs of a normalization in a named scope. */
+function nodeParameters(node: Node, { graph, values, made }: Places): ModuleParameter[] {
+  // What only hands a parameter on (shared through Identity, turned by Transpose) is no module.
+  if (node.inputs.every((input) => input === "" || graph.initializers.has(input))) return [];
+  const scope = scopePath(node);
+  return node.inputs.flatMap((input, index): ModuleParameter[] => {
+    const dims = storedValue(graph, made, input)?.dims;
+    if (dims === undefined || dims.length === 0 || !isStored(graph, made, input)) return [];
+    const [, module, last] = /^((?:[\w-]+\.)*[\w-]+)\.(\w+)$/.exec(input) ?? [];
+    const name = norms.has(node.op) ? [undefined, "weight", "bias"][index] : last;
+    // Equal parameters of several modules are one initializer in torch.export: the scope knows whose this is.
+    const path = scope ?? module;
+    if (name === undefined || path === undefined) return [];
+    return [{ path, name, dims, uses: [{ kind: "input", node, index }], values: () => values(input)! }];
+  });
+}
+
+/** The heads that PEFT names for every model of a task, though it has only one of them. */
+const headNames = new Set(["classifier", "score", "qa_outputs"]);
+
+/** Whether a module path lies in a module whose name ends in one of `entries`, as PEFT has it: without regard to dots. */
+export function isSaved(path: string, entries: readonly string[] | null): boolean {
+  if (entries === null || entries.length === 0) return false;
+  const segments = path.split(".");
+  return segments.some((_, end) =>
+    entries.some((entry) =>
+      segments
+        .slice(0, end + 1)
+        .join(".")
+        .endsWith(entry),
+    ),
+  );
+}
+
+/** Whether LoRA leaves a path alone because it is trained whole (PEFT, check_target_module_exists). */
+export function isKeptWhole(path: string, entries: readonly string[] | null): boolean {
+  const inside = `.${path}.`;
+  return entries?.some((entry) => inside.includes(`.${entry}.`)) ?? false;
+}
+
+/**
+ * What a configuration trains of the base itself, in graph order. Adds to `faults` what is not there or cannot be trained.
+ *
+ * @param targets the module paths that have a LoRA branch.
+ */
+export function savedParameters(
+  config: Pick<AdapterConfig, "modulesToSave" | "bias" | "trainableTokenIndices">,
+  graph: Graph,
+  all: readonly Site[],
+  targets: ReadonlySet<string>,
+  faults: string[],
+): SavedParameter[] {
+  const { modulesToSave, bias, trainableTokenIndices: tokens } = config;
+  if ((modulesToSave ?? []).length === 0 && bias === "none" && tokens === null) return [];
+  const parameters = moduleParameters(graph, all);
+  const list = [...parameters.values()];
+  const saved = list.flatMap((parameter): SavedParameter[] => {
+    const { path, name, dims, values } = parameter;
+    const whole = isSaved(path, modulesToSave) && !targets.has(path);
+    const ofBase = targets.has(path);
+    const trained = whole || (name === "bias" && (bias === "all" || (bias === "lora_only" && ofBase)));
+    return trained ? [{ key: savedKey({ path, name, ofBase }), dims, start: values, parameter }] : [];
+  });
+  faults.push(...wholeFaults(modulesToSave ?? [], list, all));
+  return [...saved, ...tokenRows(tokens, all, parameters, faults)];
+}
+
+function wholeFaults(entries: readonly string[], list: readonly ModuleParameter[], all: readonly Site[]): string[] {
+  const paths = list.map(({ path }) => path);
+  const found = entries.filter((entry) => paths.some((path) => isSaved(path, [entry])));
+  const missing = entries.filter((entry) => !found.includes(entry) && (found.length === 0 || !headNames.has(entry)));
+  const computed = all.filter(
+    ({ modulePath }) =>
+      isSaved(modulePath, entries) && !list.some(({ path, name }) => path === modulePath && name === "weight"),
+  );
+  const statistics = list.filter(
+    ({ path, uses }) => isSaved(path, entries) && uses.some(({ node }) => node.op === "BatchNormalization"),
+  );
+  return [
+    ...missing.map((entry) => `modulesToSave: ${JSON.stringify(entry)} matches no module with parameters`),
+    ...computed.map(
+      ({ modulePath }) => `modulesToSave: ${modulePath}: expected float32 weights that are stored; exclude it`,
+    ),
+    ...new Set(
+      statistics.map(
+        ({ path }) => `modulesToSave: ${path} is a BatchNorm, whose statistics are no parameters; exclude it`,
+      ),
+    ),
+  ];
+}
+
+/** Last path segments of the input embedding in language models. */
+const inputEmbeddings = new Set(["embed_tokens", "wte", "word_embeddings", "tok_embeddings"]);
+
+function tokenRows(
+  tokens: AdapterConfig["trainableTokenIndices"],
+  all: readonly Site[],
+  parameters: ReadonlyMap<string, ModuleParameter>,
+  faults: string[],
+): SavedParameter[] {
+  const embeddings = all.filter(({ kind }) => kind === "Embedding");
+  return tokenEntries(tokens).flatMap(([wanted, rows]): SavedParameter[] => {
+    const named = embeddings.filter(
+      ({ modulePath: path }) =>
+        wanted === null
+          ? embeddings.length === 1 || inputEmbeddings.has(path.split(".").at(-1)!)
+          : path.endsWith(wanted), // without regard to dots, as PEFT has it
+    );
+    const where = `trainableTokenIndices${wanted === null ? "" : ` ${JSON.stringify(wanted)}`}`;
+    const paths = [...new Set(named.map(({ modulePath }) => modulePath))];
+    const [site] = named;
+    const parameter = site && parameters.get(`${site.modulePath}.weight`);
+    if (site === undefined || paths.length !== 1) {
+      const names = embeddings.map(({ modulePath }) => modulePath).join(", ") || "none";
+      faults.push(`${where}: expected one embedding, got ${paths.length}; name one of ${names}`);
+      return [];
+    }
+    const tied = parameter === undefined ? [] : tiedTo(parameter, all, parameters);
+    const tiedPaths = tied.map(({ modulePath }) => modulePath);
+    const others = site.sharedWith.filter((path) => path !== site.modulePath && !tiedPaths.includes(path));
+    if (others.length > 0)
+      faults.push(
+        `${where}: ${site.modulePath} shares its weight with ${others.join(", ")}, which are no output layers: its rows cannot be trained`,
+      );
+    if (parameter === undefined) faults.push(`${where}: ${site.modulePath}: expected float32 weights that are stored`);
+    const beyond = rows.filter((row) => row >= site.inFeatures);
+    if (beyond.length > 0) faults.push(`${where}: expected rows below ${site.inFeatures}, got ${beyond.join(", ")}`);
+    if (parameter === undefined || beyond.length > 0) return [];
+    const key = savedKey({ path: site.modulePath, name: "tokens", ofBase: false });
+    const dims = [rows.length, site.outFeatures];
+    return [{ key, dims, start: () => rowsOf(parameter.values(), rows), parameter, rows, tied }];
+  });
+}
+
+/**
+ * The output layers whose weight is the embedding's, as PEFT keeps tied ones together. Exporters store such a weight twice, once
+ * turned: the values tell.
+ */
+export function tiedTo(
+  { dims, values }: ModuleParameter,
+  all: readonly Site[],
+  parameters: ReadonlyMap<string, ModuleParameter>,
+): readonly Site[] {
+  const linear = all.filter(
+    ({ kind, inFeatures, outFeatures }) => kind === "Linear" && outFeatures === dims[0] && inFeatures === dims[1],
+  );
+  if (linear.length === 0) return [];
+  const own = values().data;
+  return linear.filter(({ modulePath }) => {
+    const other = parameters.get(`${modulePath}.weight`);
+    if (other === undefined || other.dims.join() !== dims.join()) return false;
+    const { data } = other.values();
+    return own.every((value, index) => value === data[index]);
+  });
+}
+
+export function rowsOf({ dims, data }: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {
+  const width = dims[1]!;
+  const picked = new Float32Array(rows.length * width);
+  for (const [at, row] of rows.entries()) picked.set(data.subarray(row * width, (row + 1) * width), at * width);
+  return tensor("float32", [rows.length, width], picked);
+}
+
+/** The inputs that a graph needs for them. */
+export function inputsOf(saved: readonly SavedParameter[]): Parameter[] {
+  return saved.map(({ key, dims, start }) => ({ key, type: "float32", dims, graphDims: dims, start }));
+}

@@ -1,0 +1,90 @@
+// The variants of LoRA against PyTorch and PEFT 0.21 (test/fixtures/peft): logits, loss and every gradient, with the adapter,
+// without it, and merged, in both of PyTorch's exports.
+import { readdirSync, readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { merge } from "../adapter/merge.ts";
+import { readAdapter } from "../adapter/peft.ts";
+import { readSafetensors } from "../adapter/safetensors.ts";
+import { attachLora } from "../lora/attach.ts";
+import type { Adapter } from "../lora/config.ts";
+import { initAdapter } from "../lora/init.ts";
+import { bits } from "../lora/testing/models.ts";
+import type { Model } from "../onnx/model.ts";
+import { readModel } from "../onnx/read.ts";
+import { writeModel } from "../onnx/write.ts";
+import type { Tensor } from "../tensor.ts";
+import { createSession } from "./infer.ts";
+import { crossEntropy } from "./losses.ts";
+import { valueAndGrad } from "./value-and-grad.ts";
+
+const folder = new URL("../../test/fixtures/peft/", import.meta.url);
+const cases = readdirSync(folder, { withFileTypes: true })
+  .filter((entry) => entry.isDirectory() && entry.name !== "named")
+  .map(({ name }) => name);
+const exports = ["base.onnx", "base.legacy.onnx"];
+
+function load(name: string, file: string): { model: Model; adapter: Adapter; tensors: ReadonlyMap<string, Tensor> } {
+  const bytes = (path: string): Uint8Array => new Uint8Array(readFileSync(new URL(path, folder)));
+  const files = ["adapter_config.json", "adapter_model.safetensors"].map(
+    (part) => [part, bytes(`${name}/adapter/${part}`)] as const,
+  );
+  const warnings: string[] = [];
+  const adapter = readAdapter(new Map(files), { onWarning: (warning) => warnings.push(warning) });
+  expect(warnings).toEqual([]);
+  const { tensors } = readSafetensors(bytes(`${name}/tensors.safetensors`), name);
+  return { model: readModel(bytes(file)), adapter, tensors };
+}
+
+/** |a - b| <= 1e-5 + 1e-4 |b|, the golden cases' tolerance. */
+function expectClose(what: string, actual: Tensor | undefined, expected: Tensor): void {
+  expect(actual?.dims, what).toEqual(expected.dims);
+  const worst = [...(expected.data as Float32Array)].reduce((share, value, index) => {
+    const error = Math.abs(Number(actual!.data[index]) - value) / (1e-5 + 1e-4 * Math.abs(value));
+    return Math.max(share, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error);
+  }, 0);
+  expect(worst, what).toBeLessThanOrEqual(1);
+}
+
+async function logitsOf(model: Parameters<typeof createSession>[0], ids: Tensor, adapter?: Adapter): Promise<Tensor> {
+  const session = await createSession(model, { threads: 1 });
+  try {
+    return [...(await session.run({ ids }, adapter === undefined ? {} : { adapter })).values()][0]!;
+  } finally {
+    await session.dispose();
+  }
+}
+
+describe.each(exports)("PEFT's adapters on %s", (file) => {
+  it.each(cases)("%s: loss, logits and gradients are PyTorch's", async (name) => {
+    const { model, adapter, tensors } = load(name, file);
+    const adapted = attachLora(model, adapter.config);
+    const batch = { inputs: { ids: tensors.get("input.ids")! }, labels: tensors.get("labels")! };
+    try {
+      const { loss, outputs, grads } = await valueAndGrad(adapted, adapter, batch, crossEntropy());
+      expect(Math.abs(loss - Number(tensors.get("loss")!.data[0]))).toBeLessThan(1e-5);
+      expectClose("logits", [...outputs.values()][0], tensors.get("logits")!);
+      const wanted = [...tensors.keys()].filter((key) => key.startsWith("grad.")).map((key) => key.slice(5));
+      expect([...grads.keys()].sort()).toEqual(wanted.sort());
+      for (const key of wanted) expectClose(key, grads.get(key), tensors.get(`grad.${key}`)!);
+    } finally {
+      await adapted.dispose();
+    }
+  });
+
+  it.each(cases)("%s: a session runs it, and the base bit for bit without it or with a fresh one", async (name) => {
+    const { model, adapter, tensors } = load(name, file);
+    const ids = tensors.get("input.ids")!;
+    const adapted = attachLora(model, adapter.config);
+    const base = await logitsOf(model, ids);
+    expectClose("base logits", base, tensors.get("base.logits")!);
+    expectClose("logits", await logitsOf(adapted, ids, adapter), tensors.get("logits")!);
+    expect(bits(await logitsOf(adapted, ids))).toEqual(bits(base));
+    expect(bits(await logitsOf(adapted, ids, initAdapter(adapted).adapter))).toEqual(bits(base));
+  });
+
+  it.each(cases)("%s: merged, it gives what PEFT's merge_and_unload gives", async (name) => {
+    const { model, adapter, tensors } = load(name, file);
+    const merged = readModel(writeModel(merge(model, adapter)));
+    expectClose("merged logits", await logitsOf(merged, tensors.get("input.ids")!), tensors.get("merged.logits")!);
+  });
+});
