@@ -7,8 +7,10 @@ import { adapterCommand } from "./adapter.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
+import { pretrainCommand } from "./pretrain.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
+import { tuneCommand } from "./tune.ts";
 
 // Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
@@ -24,7 +26,15 @@ const program = new Command("lowrank")
     "\nEnvironment: LOWRANK_DATA names the folder with MNIST, LOWRANK_DEBUG=1 adds stacks to errors, NO_COLOR is respected.",
   );
 
-for (const command of [studyCommand(), summaryCommand(), inspectCommand(), gradcheckCommand(), adapterCommand()]) {
+for (const command of [
+  tuneCommand(),
+  pretrainCommand(),
+  studyCommand(),
+  summaryCommand(),
+  inspectCommand(),
+  gradcheckCommand(),
+  adapterCommand(),
+]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);
 }

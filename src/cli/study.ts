@@ -3,11 +3,10 @@ import { Command, Option } from "commander";
 import { devices } from "../runtime/session.ts";
 import { type StudyOptions, studyDefaults } from "../study/options.ts";
 import { runStudy } from "../study/study.ts";
-import type { Voice } from "../study/voice.ts";
 import { withInterrupt } from "./main-errors.ts";
 import { parseNumber } from "./options.ts";
-import { createProgress, nullProgress } from "./progress.ts";
-import { createTerminal, type Terminal } from "./terminal.ts";
+import { createTerminal } from "./terminal.ts";
+import { voiceOf } from "./voice.ts";
 
 interface Flags extends Omit<StudyOptions, "learningRate" | "digit" | "limit"> {
   lr: number;
@@ -75,15 +74,4 @@ export function studyCommand(): Command {
       );
       if (json) terminal.emit(JSON.stringify(result.summary, null, 2));
     });
-}
-
-/** The study's words on stdout, its progress and warnings on stderr. */
-function voiceOf(terminal: Terminal, quiet: boolean): Voice {
-  return {
-    say: (text) => terminal.say(text),
-    heading: (text) => terminal.heading(text),
-    warn: (text) => terminal.warn(text),
-    progress: (label, total, unit) =>
-      quiet ? nullProgress : createProgress({ label, total, ...(unit !== undefined && { unit }) }),
-  };
 }

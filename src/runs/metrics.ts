@@ -41,6 +41,8 @@ export interface MetricsLog {
 export interface MetricsOptions {
   /** Milliseconds, monotonic; for tests. */
   now?: () => number;
+  /** Go on with the file that is there. Default false: it begins empty. */
+  append?: boolean;
   /** Buffered characters that are written at the next record; default 65,536. */
   flushAtLength?: number;
   /** Milliseconds after which the next record writes what is buffered; default 2,000. */
@@ -57,7 +59,7 @@ export interface MetricsOptions {
  * metrics.close();
  */
 export function openMetrics(path: string, options: MetricsOptions = {}): MetricsLog {
-  const { now = () => performance.now(), flushAtLength = 65_536, flushAfterMs = 2_000 } = options;
+  const { append = false, now = () => performance.now(), flushAtLength = 65_536, flushAfterMs = 2_000 } = options;
   let buffered = "";
   let lastFlush = now();
   let open = true;
@@ -70,7 +72,7 @@ export function openMetrics(path: string, options: MetricsOptions = {}): Metrics
     appendWhole(path, lines);
   };
 
-  write(path, () => writeFileSync(path, ""));
+  write(path, () => writeFileSync(path, "", { flag: append ? "a" : "w" }));
   const forget = atExit(flush);
   return {
     path,

@@ -1,7 +1,7 @@
 // The folder that a run leaves behind. A marker, `.lowrank-run`, names everything that the run has put there, so that a
 // later run into the same folder removes exactly that before it begins (a half-finished run is never mistaken for the
 // finished one before it), and a folder of anyone else's is refused. Each file is written whole or not at all.
-import { appendFileSync } from "node:fs";
+import { appendFileSync, existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { LowrankError } from "../errors.ts";
@@ -22,6 +22,8 @@ export interface RunFolder {
   /** JSON with indent 2, keys in the given order, and a newline at the end. */
   writeJson(name: string, value: unknown): Promise<void>;
   write(name: string, content: FileContent): Promise<void>;
+  /** Says beforehand that the run will have a file or folder of this name, for one that is written by other means. */
+  note(name: string): void;
   /** A folder of files (an adapter's two), which appears complete or not at all. */
   writeFolder(name: string, files: ReadonlyMap<string, FileContent>): Promise<void>;
 }
@@ -48,9 +50,42 @@ export interface RunFolderOptions {
  */
 export async function createRunFolder(path: string | undefined, options: RunFolderOptions): Promise<RunFolder> {
   const folder = path === undefined ? await createDefault(options) : await claim(path);
-  // The marker always precedes what it names: an interrupted run leaves nothing that the next one does not know.
-  const known = new Set<string>();
-  const note = (name: string): void => {
+  await writeFileAtomic(join(folder, marker), markerHead);
+  const note = noterOf(folder, []);
+  note(metricsName);
+  return folderOf(folder, note, openMetrics(join(folder, metricsName)));
+}
+
+/**
+ * The folder of an earlier run with all that is in it, to go on with that run; null where there is none. Of its metrics those
+ * records stay for which `keep` holds: what was measured after the last checkpoint will be measured again.
+ *
+ * @throws LowrankError "file" when it cannot be read or written.
+ * @example
+ * const run = await reopenRunFolder("runs/first", ({ step }) => Number(step) <= checkpoint.step);
+ */
+export async function reopenRunFolder(
+  path: string,
+  keep: (record: Readonly<Record<string, unknown>>) => boolean,
+): Promise<RunFolder | null> {
+  const known = await namesOfRun(path);
+  if (known === null) return null;
+  const metrics = join(path, metricsName);
+  const note = noterOf(path, known);
+  note(metricsName);
+  await keepRecords(metrics, keep);
+  return folderOf(path, note, openMetrics(metrics, { append: true }));
+}
+
+/** What an earlier run has put into a folder, by name; null when it is no run's folder, or not there. */
+export async function namesOfRun(path: string): Promise<readonly string[] | null> {
+  return existsSync(join(path, marker)) ? readMarker(path) : null;
+}
+
+/** The marker always precedes what it names: an interrupted run leaves nothing that the next one does not know. */
+function noterOf(folder: string, names: readonly string[]): (name: string) => void {
+  const known = new Set(names);
+  return (name) => {
     assertPlainName(name);
     if (known.has(name)) return;
     try {
@@ -60,15 +95,17 @@ export async function createRunFolder(path: string | undefined, options: RunFold
     }
     known.add(name);
   };
-  await writeFileAtomic(join(folder, marker), markerHead);
-  note(metricsName);
+}
+
+function folderOf(folder: string, note: (name: string) => void, metrics: MetricsLog): RunFolder {
   const write = async (name: string, content: FileContent): Promise<void> => {
     note(name);
     await writeFileAtomic(join(folder, name), content);
   };
   return {
     path: folder,
-    metrics: openMetrics(join(folder, metricsName)),
+    metrics,
+    note,
     write,
     writeJson: (name, value) => write(name, `${JSON.stringify(value, null, 2)}\n`),
     writeFolder: async (name, files) => {
@@ -76,6 +113,20 @@ export async function createRunFolder(path: string | undefined, options: RunFold
       await writeFolderAtomic(join(folder, name), files);
     },
   };
+}
+
+/** A line that is no record was being written when the process was killed. */
+async function keepRecords(path: string, keep: (record: Readonly<Record<string, unknown>>) => boolean): Promise<void> {
+  const text = existsSync(path) ? await system(path, "read", () => readFile(path, "utf8")) : "";
+  const lines = text.split("\n").filter((line) => {
+    try {
+      const record: unknown = JSON.parse(line);
+      return typeof record === "object" && record !== null && keep(record as Record<string, unknown>);
+    } catch {
+      return false;
+    }
+  });
+  await writeFileAtomic(path, lines.map((line) => `${line}\n`).join(""));
 }
 
 /** Local time as a file name that sorts by time: `2026-11-23T20-41-07`. */

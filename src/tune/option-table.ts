@@ -70,6 +70,7 @@ export interface RunOptions {
   readonly device: "cpu" | "webgpu" | "cuda";
   readonly threads: number | null;
   readonly tensorboard: boolean;
+  readonly merge: boolean;
   readonly prompt: readonly string[] | null;
   readonly maxNewTokens: number;
   readonly temperature: number;
@@ -440,6 +441,13 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
   device: output({ kind: "choice", default: "cpu", choices: ["cpu", "webgpu", "cuda"], about: "where the model runs" }),
   threads: output({ kind: "integer", default: null, from: 1, to: 1024, about: "threads of the runtime" }),
   tensorboard: output({ kind: "flag", default: false, verbs: train, about: "write TensorBoard event files as well" }),
+
+  merge: output({
+    kind: "flag",
+    default: false,
+    verbs: tune,
+    about: "write merged.onnx as well: the model with the best adapter in its weights",
+  }),
 
   prompt: generation({ kind: "texts", default: null, value: "text", about: "text to go on from, instead of --data" }),
   maxNewTokens: generation({ kind: "integer", default: 64, from: 1, about: "most tokens to add" }),

@@ -1,0 +1,20 @@
+// How a run speaks. The commands give it a terminal; programs and tests give it whatever they like.
+export interface Voice {
+  say(text?: string): void;
+  heading(text: string): void;
+  /** For warnings and notes that must be seen also when results are piped away. */
+  warn(text: string): void;
+  /** Shows the progress of a loop of `total` steps, `start` of which were done before. */
+  progress(label: string, total: number, unit?: string, start?: number): VoiceProgress;
+}
+
+export interface VoiceProgress {
+  update(step: number, values?: { readonly loss?: number }): void;
+  done(): void;
+  clear(): void;
+}
+
+const silentProgress: VoiceProgress = { update() {}, done() {}, clear() {} };
+
+/** Says nothing. */
+export const silentVoice: Voice = { say() {}, heading() {}, warn() {}, progress: () => silentProgress };
