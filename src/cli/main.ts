@@ -8,6 +8,7 @@ import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
 import { pretrainCommand } from "./pretrain.ts";
+import { runsCommand } from "./runs.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
 import { tuneCommand } from "./tune.ts";
@@ -29,6 +30,7 @@ const program = new Command("lowrank")
 for (const command of [
   tuneCommand(),
   pretrainCommand(),
+  runsCommand(),
   studyCommand(),
   summaryCommand(),
   inspectCommand(),

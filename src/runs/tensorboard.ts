@@ -13,6 +13,8 @@ export type Scalars = Readonly<Record<string, number>>;
 
 export interface EventLog {
   readonly path: string;
+  /** Its name in the folder. */
+  readonly name: string;
   /** Adds scalars at a step; those that are not finite are left out. Throws LowrankError "file" when the disk refuses. */
   append(step: number, scalars: Scalars): void;
   /** Writes what is collected. */
@@ -38,7 +40,8 @@ export interface EventLogOptions {
  */
 export function openEvents(folder: string, options: EventLogOptions = {}): EventLog {
   const { started = new Date(), now = () => Date.now() / 1000, flushAtBytes = 65_536 } = options;
-  const path = join(folder, eventFileName(started));
+  const name = eventFileName(started);
+  const path = join(folder, name);
   let waiting: Uint8Array[] = [];
   let size = 0;
   write(path, () => writeFileSync(path, record(encodeEvent({ wallTime: now(), fileVersion: "brain.Event:2" }))));
@@ -50,6 +53,7 @@ export function openEvents(folder: string, options: EventLogOptions = {}): Event
   };
   return {
     path,
+    name,
     append(step, scalars) {
       const bytes = record(encodeEvent({ wallTime: now(), step, scalars }));
       waiting.push(bytes);

@@ -4,7 +4,10 @@
 //   checkpoint.safetensors  all that is needed to go on, replaced whole
 //   adapter/, best/         PEFT's files: after the last step, and at the best evaluation (pretrain: model.onnx, best.onnx)
 //   merged.onnx, base.onnx  with `merge`; where the model was given a head
-//   summary.json            last: a folder that has it is complete
+//   evaluation.json         for classes: what is taken for what on the evaluation data
+//   events.out.tfevents.…   with `tensorboard`
+//   summary.json            a folder that has it is complete
+//   report.html             last, from the others
 import { basename, join } from "node:path";
 import { merge } from "../adapter/merge.ts";
 import { writeAdapter } from "../adapter/peft.ts";
@@ -18,6 +21,7 @@ import { saveModel } from "../runs/save-model.ts";
 import type { Tensor } from "../tensor.ts";
 import { writeCheckpoint } from "../train/checkpoint.ts";
 import { type History, type Trained, type TrainedWeights, type TrainOptions, train, trainAll } from "../train/train.ts";
+import { openWatcher, writeEvaluation, writeReport } from "./leave.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
 import { baseFile, type Prepared, prepare, type TrainVerb } from "./prepare.ts";
@@ -79,7 +83,9 @@ async function run(
         settings: options,
       });
       opened.folder.metrics.flush();
+      if (!history.stopped) await writeEvaluation(opened.folder, prepared, bestOf(prepared, trained));
       await opened.folder.writeJson("summary.json", result);
+      await writeReport(opened.folder);
       if (history.stopped) {
         const done = `stopped on request after step ${result.steps} of ${prepared.steps}`;
         throw new LowrankError("aborted", `${done}; ${goOn(opened)}`);
@@ -94,6 +100,16 @@ async function run(
   }
 }
 
+/** What is to be used: the best where there was an evaluation, else the last. */
+function bestOf({ model }: Prepared, { result }: Outcome): { adapter: Adapter } | { model: Model } {
+  if ("adapter" in result) {
+    const { best, averaged, adapter } = result.adapter;
+    return { adapter: best?.adapter ?? averaged ?? adapter };
+  }
+  const { best, averaged, tensors } = result.weights;
+  return { model: withWeights(model, best?.tensors ?? averaged ?? tensors) };
+}
+
 /** What training gave: an adapter's files or a model, by what they are. */
 interface Outcome {
   readonly best: RunSummary["best"];
@@ -105,6 +121,7 @@ async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal
   const { folder, checkpoint } = opened;
   const { adapted, start, data, options, steps, verb } = prepared;
   const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", checkpoint?.step ?? 0);
+  const watcher = openWatcher(prepared, folder);
   const begun = performance.now();
   const before = checkpoint?.step ?? 0;
   let saved = before;
@@ -126,9 +143,15 @@ async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal
       const stepsPerSecond = ((step - before) * 1000) / (performance.now() - begun);
       const norm = gradientNorm === undefined ? {} : { gradientNorm };
       folder.metrics.append({ kind: "step", phase: verb, step, loss, lr: learningRate, ...norm, stepsPerSecond });
+      watcher.step(step, {
+        loss,
+        "learning rate": learningRate,
+        ...(gradientNorm !== undefined && { "gradient norm": gradientNorm }),
+      });
     },
     onEvaluation({ step, epoch, values, best }) {
       folder.metrics.append({ kind: "evaluation", phase: verb, step, epoch, ...values, best });
+      watcher.evaluation(step, values);
       progress.clear();
       tell.evaluation(voice, step, values, best);
     },
@@ -145,6 +168,8 @@ async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal
   } catch (error) {
     progress.clear();
     throw withAdvice(error, opened, saved);
+  } finally {
+    watcher.close();
   }
 }
 

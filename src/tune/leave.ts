@@ -1,0 +1,60 @@
+// What a run leaves for people to look at: TensorBoard's event files while it goes on, and at its end what was read how on the
+// evaluation data (evaluation.json), and report.html.
+import type { Adapter } from "../lora/config.ts";
+import type { Model } from "../onnx/model.ts";
+import { renderRunReport } from "../runs/report/run-report.ts";
+import type { RunFolder } from "../runs/run-folder.ts";
+import { readRun } from "../runs/run-record.ts";
+import { openEvents, type Scalars } from "../runs/tensorboard.ts";
+import type { DataSource } from "../train/data-source.ts";
+import type { Batch } from "../train/step.ts";
+import { evaluateAdapters } from "./evaluate.ts";
+import type { Prepared } from "./prepare.ts";
+
+/** Told of steps and evaluations; writes nothing where event files were not asked for. */
+export interface Watcher {
+  step(step: number, scalars: Scalars): void;
+  evaluation(step: number, scalars: Scalars): void;
+  close(): void;
+}
+
+/** Event files in the run's folder, if its options ask for them. */
+export function openWatcher({ options }: Pick<Prepared, "options">, folder: RunFolder): Watcher {
+  if (!options.tensorboard) return { step() {}, evaluation() {}, close() {} };
+  const events = openEvents(folder.path);
+  folder.note(events.name);
+  return {
+    step: (step, scalars) => events.append(step, scalars),
+    evaluation(step, scalars) {
+      events.append(step, scalars);
+      events.flush();
+    },
+    close: () => events.flush(),
+  };
+}
+
+/** Writes evaluation.json for classifiers that have data to evaluate on. `trained` is what the run has made. */
+export async function writeEvaluation(
+  folder: RunFolder,
+  { data, loss, session, model }: Prepared,
+  trained: { readonly adapter: Adapter } | { readonly model: Model },
+): Promise<void> {
+  if (data.target === null || data.loss !== "cross_entropy") return;
+  const adapters = "adapter" in trained ? [{ name: "adapter", adapter: trained.adapter }] : [];
+  const whole = "model" in trained ? trained.model : model;
+  const found = await evaluateAdapters(whole, adapters, onePass(data.target), { ...session, loss });
+  await folder.writeJson("evaluation.json", found);
+}
+
+/** Writes report.html from what is in the folder. */
+export async function writeReport(folder: RunFolder): Promise<void> {
+  await folder.write("report.html", renderRunReport(await readRun(folder.path)));
+}
+
+/** The batches of one pass, from its beginning. */
+export async function* onePass(source: DataSource): AsyncGenerator<Batch> {
+  for await (const { batch, next } of source.batches({ epoch: 0, index: 0 })) {
+    yield batch;
+    if (next.epoch > 0) return;
+  }
+}
