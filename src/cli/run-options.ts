@@ -38,15 +38,28 @@ export async function readRunOptions(
 function optionOf(name: string, row: OptionRow): Option {
   const flag = `--${flagOf(name)}`;
   if (row.kind === "flag") return new Option(flag, row.about);
-  const option = new Option(`${flag} <${row.value ?? valueName(row)}>`, `${row.about}${defaultText(row)}`);
+  const option = new Option(
+    `${flag} <${row.value ?? valueName(row)}>`,
+    `${row.about}${choicesText(row)}${defaultText(row)}`,
+  );
   return isList(row) ? option.argParser(collect) : option;
 }
 
 function valueName(row: OptionRow): string {
-  if ("choices" in row) return row.choices.join("|");
-  return { number: "n", integer: "n", text: "text", texts: "text", numbers: "n,…", flag: "", choice: "", table: "" }[
-    row.kind
-  ];
+  return {
+    number: "n",
+    integer: "n",
+    text: "text",
+    texts: "text",
+    numbers: "n,…",
+    flag: "",
+    choice: "name",
+    table: "",
+  }[row.kind];
+}
+
+function choicesText(row: OptionRow): string {
+  return "choices" in row ? `; one of ${row.choices.join(", ")}` : "";
 }
 
 function defaultText(row: OptionRow): string {

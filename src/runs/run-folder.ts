@@ -6,7 +6,14 @@ import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { LowrankError } from "../errors.ts";
 import { errorCode, fileError } from "./file-error.ts";
-import { assertPlainName, type FileContent, isPlainName, writeFileAtomic, writeFolderAtomic } from "./files.ts";
+import {
+  assertPlainName,
+  type FileContent,
+  isPlainName,
+  isTemporary,
+  writeFileAtomic,
+  writeFolderAtomic,
+} from "./files.ts";
 import { type MetricsLog, openMetrics } from "./metrics.ts";
 
 const marker = ".lowrank-run";
@@ -150,7 +157,8 @@ async function createDefault({ prefix, now = new Date(), parent = "runs" }: RunF
 async function claim(folder: string): Promise<string> {
   if (folder === "") throw new LowrankError("config", `out: expected a folder, got ""; name one, or leave it out`);
   await makeFolder(folder, true);
-  const entries = await system(folder, "open", () => readdir(folder));
+  const found = await system(folder, "open", () => readdir(folder));
+  const entries = found.filter((name) => !isTemporary(name));
   if (entries.length === 0) return folder;
   const names = entries.includes(marker) ? await readMarker(folder) : null;
   if (names === null) {
@@ -160,7 +168,8 @@ async function claim(folder: string): Promise<string> {
         `(${entries.sort()[0]}${entries.length > 1 ? ", …" : ""}); choose another folder`,
     );
   }
-  for (const name of names) {
+  // With what a killed process has left half written.
+  for (const name of [...names, ...found.filter(isTemporary)]) {
     await system(join(folder, name), "remove", () => rm(join(folder, name), { recursive: true, force: true }));
   }
   return folder;

@@ -4,7 +4,6 @@ import { parameterCount } from "../lora/init.ts";
 import { summary } from "../onnx/summary.ts";
 import type { EvaluationRecord } from "../train/evaluation.ts";
 import type { History } from "../train/train.ts";
-import type { RunOptions } from "./option-table.ts";
 import type { Prepared } from "./prepare.ts";
 
 export interface RunSummary {
@@ -38,7 +37,8 @@ export interface RunSummary {
   readonly best: { readonly metric: string; readonly value: number; readonly step: number } | null;
   /** What lies in the folder, by what it is. */
   readonly files: Readonly<Record<string, string>>;
-  readonly settings: RunOptions;
+  /** As in config.json. */
+  readonly settings: Readonly<Record<string, unknown>>;
   readonly seconds: number;
   readonly stepsPerSecond: number;
 }

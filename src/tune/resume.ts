@@ -72,7 +72,7 @@ async function describeRun(folder: RunFolder, prepared: Prepared): Promise<void>
 }
 
 /** All options of the verb, in the order of the help: a file that `--config` takes. */
-function configOf({ verb, options }: Prepared): Record<string, unknown> {
+export function configOf({ verb, options }: Prepared): Record<string, unknown> {
   return Object.fromEntries(optionsOf(verb).map(([name]) => [name, options[name]]));
 }
 

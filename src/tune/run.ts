@@ -26,7 +26,7 @@ import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
 import { baseFile, type Prepared, prepare, type TrainVerb } from "./prepare.ts";
 import { type RunResult, type RunSummary, summaryOf } from "./result.ts";
-import { type OpenRun, openRun } from "./resume.ts";
+import { configOf, type OpenRun, openRun } from "./resume.ts";
 import { silentVoice, type Voice } from "./voice.ts";
 
 export interface RunContext {
@@ -64,6 +64,7 @@ async function run(
   options: RunOptions,
   { voice = silentVoice, signal = new AbortController().signal }: RunContext,
 ): Promise<RunResult> {
+  if (options.findLr) throw new LowrankError("config", "findLr: a run trains; call findRate for a learning rate");
   const started = new Date();
   const begun = performance.now();
   const prepared = await prepare(verb, options, { voice, signal });
@@ -80,7 +81,7 @@ async function run(
         stepsBefore: opened.checkpoint?.step ?? 0,
         best: best && { metric: best.metric, value: best.value, step: best.step },
         files,
-        settings: options,
+        settings: configOf(prepared),
       });
       opened.folder.metrics.flush();
       if (!history.stopped) await writeEvaluation(opened.folder, prepared, bestOf(prepared, trained));
