@@ -1,0 +1,162 @@
+// Data sets: files of any known format, opened and checked, narrowed by filters and splits, and made into batches.
+import { LowrankError } from "../errors.ts";
+import { type ExampleOptions, exampleEncoder } from "./examples.ts";
+import { parseFilter } from "./filter.ts";
+import { type FormatName, openTable } from "./formats.ts";
+import { allRows, firstRows, narrow, rowHasher, rowsOf, type Selection, without } from "./selection.ts";
+import {
+  type BatchingOptions,
+  checkRows,
+  createSource,
+  type Encoder,
+  type RowSource,
+  type Skipped,
+  throwFaulty,
+} from "./source.ts";
+import { type Cell, type Column, joinTables, type Table } from "./table.ts";
+
+export interface DatasetOptions {
+  /** Default: by the file's name and first bytes. */
+  readonly format?: FormatName;
+  /** What to do with rows that cannot be read or used; default "stop". */
+  readonly onBadRow?: "stop" | "skip";
+  /** CSV: whether the first record names the columns; default: when any of its cells is no number. */
+  readonly header?: boolean;
+}
+
+/** How rows become batches. */
+export type SourceOptions = ExampleOptions & BatchingOptions;
+
+/** A row with its cells by name. */
+export type NamedRow = Readonly<Record<string, Cell>>;
+
+export interface Dataset {
+  readonly paths: readonly string[];
+  readonly format: string;
+  readonly columns: readonly Column[];
+  /** Rows that are chosen and readable. */
+  readonly length: number;
+  /** Class names that the format gives (a folder's subfolders, in order), else null: a source knows those of text labels. */
+  readonly labels: readonly string[] | null;
+  /** Rows that could not be read and were left out. */
+  readonly skipped: Skipped;
+  /** A line for people: format, rows, columns. */
+  describe(): string;
+  /** The chosen rows in their order. */
+  rows(): AsyncIterable<NamedRow>;
+  /** Only rows for which all filters hold: `label=9`, `length<512`, `label in 3,8`, or a function. */
+  filter(...filters: readonly (string | ((row: NamedRow) => boolean))[]): Promise<Dataset>;
+  /** The first rows. */
+  limit(count: number): Dataset;
+  /**
+   * Two parts: a share that is held out, and the rest. A hash of a row's content and the seed decides, so that a row keeps
+   * its side when others come or go, and equal rows never stand on both sides.
+   */
+  split(share: number, seed?: number): Promise<{ readonly rest: Dataset; readonly heldOut: Dataset }>;
+  /** Batches for a model; all rows are checked first. */
+  source(options: SourceOptions): Promise<RowSource>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens files, or folders of images by class, as one data set.
+ *
+ * Every row is read once, so that faulty ones are known before anything is trained.
+ *
+ * @throws LowrankError "file" for what cannot be read; "data" for what is damaged, with the first 20 faulty rows by file and
+ * line (with onBadRow "skip" they are counted in `skipped`).
+ * @example
+ * const digits = await openDataset(["train-images-idx3-ubyte", "train-labels-idx1-ubyte"]);
+ * const { rest, heldOut } = await digits.split(0.1);
+ * const source = await rest.source({ inputs: [{ name: "x", type: "float32", dims: ["B", 784] }], batchSize: 64, seed: 1 });
+ * await train(adapted, source, { epochs: 3 });
+ */
+export async function openDataset(paths: string | readonly string[], options: DatasetOptions = {}): Promise<Dataset> {
+  const all = typeof paths === "string" ? [paths] : paths;
+  if (all.length === 0) throw new LowrankError("config", "data: expected a file or more, got none");
+  const table = joinTables(await openTable(all, options));
+  const faults = table.faulty.slice(0, 20).map(({ fault }) => fault);
+  const skipped = { count: table.faulty.length, faults };
+  const { onBadRow = "stop" } = options;
+  try {
+    if (onBadRow === "stop") throwFaulty(faults, skipped.count);
+    const selection = allRows(table);
+    if (selection.count === 0) throw new LowrankError("data", `${all.join(", ")}: expected a row or more, got none`);
+    return dataset({ paths: all, table, skipped, onBadRow }, selection);
+  } catch (error) {
+    await table.close();
+    throw error;
+  }
+}
+
+interface Opened {
+  readonly paths: readonly string[];
+  readonly table: Table;
+  readonly skipped: Skipped;
+  readonly onBadRow: "stop" | "skip";
+}
+
+function dataset(opened: Opened, selection: Selection): Dataset {
+  const { table, paths, skipped } = opened;
+  const { columns, labels, format } = table;
+  const named = (row: ArrayLike<Cell>): NamedRow =>
+    Object.fromEntries(columns.map(({ name }, index) => [name, row[index]!]));
+  const narrowed = async (keep: Parameters<typeof narrow>[2]): Promise<Selection> => narrow(table, selection, keep);
+  return {
+    paths,
+    format,
+    columns,
+    labels,
+    skipped,
+    length: selection.count,
+    describe: () => {
+      const names = columns.slice(0, 8).map(({ name, dims }) => (dims?.length ? `${name} [${dims}]` : name));
+      const more = columns.length > 8 ? `, … (${columns.length})` : "";
+      const left = skipped.count > 0 ? `, ${skipped.count} faulty left out` : "";
+      return `${paths.join(", ")}: ${format}, ${selection.count} rows${left}; columns ${names.join(", ")}${more}`;
+    },
+    async *rows() {
+      for await (const { row } of rowsOf(table, selection)) yield named(row);
+    },
+    async filter(...filters) {
+      const tests = filters.map((filter) =>
+        typeof filter === "string"
+          ? parseFilter(filter, columns, labels)
+          : (row: ArrayLike<Cell>) => filter(named(row)),
+      );
+      const kept = await narrowed((row) => tests.every((test) => test(row)));
+      if (kept.count > 0) return dataset(opened, kept);
+      throw new LowrankError(
+        "data",
+        `${paths.join(", ")}: none of ${selection.count} rows passes ${filters.join(", ")}`,
+      );
+    },
+    limit: (count) => dataset(opened, firstRows(selection, Math.min(count, selection.count))),
+    async split(share, seed = 0) {
+      if (!(share > 0 && share < 1)) {
+        throw new LowrankError("config", `split: expected a share between 0 and 1, got ${share}`);
+      }
+      const hash = rowHasher(seed);
+      const held = await narrowed((row) => hash(row) < share);
+      if (held.count === 0 || held.count === selection.count) {
+        throw new LowrankError(
+          "data",
+          `split: a share of ${share} of ${selection.count} rows leaves one part empty; give another share, seed or a file of its own`,
+        );
+      }
+      return { rest: dataset(opened, without(selection, held)), heldOut: dataset(opened, held) };
+    },
+    async source(options) {
+      const encoder = await encoderOf(table, selection, options);
+      return createSource(table, await checkRows(table, selection, encoder, opened.onBadRow), encoder, options);
+    },
+    close: () => table.close(),
+  };
+}
+
+async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
+  for await (const { row } of rowsOf(table, selection)) {
+    return exampleEncoder(table.columns, row, { ...options, tableLabels: table.labels, prepare: null });
+  }
+  throw new LowrankError("data", "data: expected a row or more, got none");
+}

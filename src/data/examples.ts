@@ -1,0 +1,143 @@
+// Rows of numbers and images as batches: each input of the model from its columns, into arrays that are made twice and
+// filled in turn.
+import { throwFaults } from "../errors.ts";
+import {
+  createField,
+  type Field,
+  fieldTarget,
+  fieldTensor,
+  type InputShape,
+  matchColumns,
+  type Normalization,
+  type Numbers,
+} from "./fields.ts";
+import { type LabelOptions, type LabelWriter, labelNames, labelWriter } from "./labels.ts";
+import type { Assembled, Assembler, Encoder, SourceBatch } from "./source.ts";
+import type { Column, Row } from "./table.ts";
+
+export interface ExampleOptions {
+  /** The model's inputs. */
+  readonly inputs: readonly InputShape[];
+  /** Which columns feed an input, where names differ: `{ x: "image", mask: "m*", labels: "digit" }`; `a,b,c` names several. */
+  readonly map?: Readonly<Record<string, string>>;
+  /** How floating-point inputs of more than one value are normalized. */
+  readonly normalization?: Normalization;
+  readonly labels?: LabelOptions;
+}
+
+/** Decodes the images of some rows: paths become bytes in the model's layout. */
+export type Prepare = (rows: readonly Row[]) => Promise<readonly Row[]>;
+
+/**
+ * Plans how rows become batches.
+ *
+ * @throws LowrankError "data" with everything that does not fit between columns and inputs.
+ */
+export function exampleEncoder(
+  columns: readonly Column[],
+  sample: Row,
+  options: ExampleOptions & { readonly tableLabels: readonly string[] | null; readonly prepare: Prepare | null },
+): Encoder {
+  const faults: string[] = [];
+  const label = labelColumn(columns, options.map, faults);
+  const fields = planFields(columns, sample, options, label, faults);
+  const labels = labelWriter(label, columns, sample, { ...options.labels, tableNames: options.tableLabels });
+  if (typeof labels === "string") faults.push(labels);
+  throwFaults("data", "data: it does not fit the model's inputs", faults);
+  return encoder(fields, labels as LabelWriter, options.prepare);
+}
+
+/** Where the labels are; null when there are none. */
+export function labelColumn(
+  columns: readonly Column[],
+  map: Readonly<Record<string, string>> | undefined,
+  faults: string[],
+): number | null {
+  const names = columns.map(({ name }) => name);
+  const mapped = map?.labels;
+  const candidates = mapped === undefined ? labelNames : [mapped];
+  const found = candidates.map((name) => names.indexOf(name)).find((index) => index >= 0);
+  if (found === undefined && mapped !== undefined) faults.push(`labels: there is no column ${mapped}`);
+  return found ?? null;
+}
+
+function planFields(
+  columns: readonly Column[],
+  sample: Row,
+  { inputs, map = {}, normalization = {} }: ExampleOptions,
+  label: number | null,
+  faults: string[],
+): Field[] {
+  for (const name of Object.keys(map)) {
+    if (name !== "labels" && !inputs.some((input) => input.name === name))
+      faults.push(`map: the model has no input ${name}`);
+  }
+  const taken = new Set(label === null ? [] : [label]);
+  return inputs.flatMap((input) => {
+    const used = matchColumns(input, columns, taken, { mapped: map[input.name], only: inputs.length === 1 });
+    const isVector = input.dims.length > 1 && (input.type === "float32" || input.type === "float64");
+    const plan = { input, columns: used as readonly number[], normalization: isVector ? normalization : null };
+    const field = typeof used === "string" ? used : createField(plan, columns, sample);
+    if (typeof field !== "string") return [field];
+    faults.push(`${input.name}: ${field}`);
+    return [];
+  });
+}
+
+function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare | null): Encoder {
+  const scratch = fields.map((field) => fieldTarget(field, 1));
+  const checkCells = (row: Row): string | null => {
+    for (const [index, field] of fields.entries()) {
+      const fault = field.write(row, scratch[index]!, 0);
+      if (fault !== null) return fault;
+    }
+    return labels.check(row);
+  };
+  return {
+    padding: {},
+    groupBatches: 1,
+    regular: true,
+    labels: labels.names,
+    async check(row) {
+      if (prepare === null) return checkCells(row);
+      try {
+        return checkCells((await prepare([row]))[0]!);
+      } catch (error) {
+        return (error as Error).message;
+      }
+    },
+    begin: (batchSize) => assembler(fields, labels, prepare, batchSize),
+  };
+}
+
+function assembler(
+  fields: readonly Field[],
+  labels: LabelWriter,
+  prepare: Prepare | null,
+  batchSize: number,
+): Assembler {
+  const room = (): { inputs: Numbers[]; labels: Numbers } => ({
+    inputs: fields.map((field) => fieldTarget(field, batchSize)),
+    labels: labels.target(batchSize),
+  });
+  const sets = [room(), room()] as const;
+  let turn = 0;
+  const make = async (given: readonly Row[]): Promise<SourceBatch> => {
+    const set = sets[turn++ % 2 === 0 ? 0 : 1];
+    const rows = prepare === null ? given : await prepare(given);
+    const inputs = fields.map((field, index) => {
+      const target = set.inputs[index]!;
+      for (let at = 0; at < rows.length; at++) {
+        const fault = field.write(rows[at]!, target, at);
+        if (fault !== null) throwFaults("data", "data: a row was changed after it was checked", [fault]);
+      }
+      return [field.name, fieldTensor(field, target, rows.length)] as const;
+    });
+    for (let at = 0; at < rows.length; at++) labels.write(rows[at]!, set.labels, at);
+    return { inputs: Object.fromEntries(inputs), labels: labels.tensor(set.labels, rows.length) };
+  };
+  return (rows, numbers) => {
+    const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows) };
+    return Promise.resolve([batch]);
+  };
+}

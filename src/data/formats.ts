@@ -1,0 +1,94 @@
+// Which format a file is of: by its name, else by its first bytes. A new format is one file in formats/ and a line here.
+import { open, stat } from "node:fs/promises";
+import { LowrankError } from "../errors.ts";
+import { systemFault } from "./files.ts";
+import { openCsv } from "./formats/csv.ts";
+import { openJsonl } from "./formats/jsonl.ts";
+import { openIdx, openSafetensors } from "./formats/tensors.ts";
+import type { Table } from "./table.ts";
+
+export type FormatName = "csv" | "jsonl" | "idx" | "safetensors";
+
+export interface FormatOptions {
+  readonly format?: FormatName;
+  readonly header?: boolean;
+}
+
+/** How the files of a format are opened: one by one, or all together. */
+const openers: {
+  readonly [Name in FormatName]: (paths: readonly string[], options: FormatOptions) => Promise<Table[]>;
+} = {
+  csv: (paths, { header }) => eachFile(paths, (path) => openCsv(path, header === undefined ? {} : { header })),
+  jsonl: (paths) => eachFile(paths, openJsonl),
+  safetensors: (paths) => eachFile(paths, openSafetensors),
+  idx: async (paths) => [await openIdx(paths)],
+};
+
+const endings: readonly (readonly [ending: RegExp, format: FormatName])[] = [
+  [/\.(csv|tsv)$/i, "csv"],
+  [/\.(jsonl|ndjson)$/i, "jsonl"],
+  [/\.safetensors$/i, "safetensors"],
+  [/[.-](idx\d+-ubyte|idx)(\.gz)?$/i, "idx"],
+];
+
+/**
+ * Opens files of one format or several.
+ *
+ * @throws LowrankError "file" or "data".
+ */
+export async function openTable(paths: readonly string[], options: FormatOptions): Promise<Table[]> {
+  const byFormat = new Map<FormatName, string[]>();
+  for (const path of paths) {
+    const format = options.format ?? (await formatOf(path));
+    byFormat.set(format, [...(byFormat.get(format) ?? []), path]);
+  }
+  const tables: Table[] = [];
+  try {
+    for (const [format, group] of byFormat) tables.push(...(await openers[format](group, options)));
+    return tables;
+  } catch (error) {
+    for (const table of tables) await table.close();
+    throw error;
+  }
+}
+
+/** Opens each file in turn; when one fails, those before it are closed. */
+async function eachFile(paths: readonly string[], open: (path: string) => Promise<Table>): Promise<Table[]> {
+  const tables: Table[] = [];
+  try {
+    for (const path of paths) tables.push(await open(path));
+    return tables;
+  } catch (error) {
+    for (const table of tables) await table.close();
+    throw error;
+  }
+}
+
+async function formatOf(path: string): Promise<FormatName> {
+  const known = endings.find(([ending]) => ending.test(path));
+  try {
+    const about = await stat(path);
+    if (known !== undefined) return known[1];
+    const start = about.isFile() ? await firstBytes(path) : new Uint8Array();
+    if (start[0] === 0x7b) return "jsonl"; // {
+    if (start[0] === 0 && start[1] === 0 && start[2]! >= 8) return "idx";
+  } catch (error) {
+    throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
+  }
+  const names = Object.keys(openers).join(", ");
+  throw new LowrankError(
+    "data",
+    `${path}: of no known format; expected one of ${names}; say which with the format option`,
+  );
+}
+
+async function firstBytes(path: string): Promise<Uint8Array> {
+  const handle = await open(path);
+  try {
+    const bytes = new Uint8Array(4);
+    const { bytesRead } = await handle.read(bytes, 0, 4, 0);
+    return bytes.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,149 @@
+// CSV (RFC 4180): quoted cells with doubled quotes and line ends, LF or CRLF; commas, semicolons or tabs, whichever the first
+// record has most of. A table of nothing but numbers that fits in memory is kept as float32 from the opening pass on;
+// others are read in blocks. A first record with any cell that is no number is the header, else columns are c0, c1, ….
+import { LowrankError } from "../../errors.ts";
+import { type Cell, memoryTable, type Row, type Table } from "../table.ts";
+import { openLines } from "./lines.ts";
+
+export interface CsvOptions {
+  /** Whether the first record names the columns; default: when any of its cells is no number. */
+  readonly header?: boolean;
+  /** A number table up to this many bytes is kept in memory; default 256 MiB. */
+  readonly memoryBytes?: number;
+}
+
+/**
+ * Opens a CSV file.
+ *
+ * @throws LowrankError "file" or "data".
+ */
+export async function openCsv(path: string, options: CsvOptions = {}): Promise<Table> {
+  let names: string[] | null = null;
+  let delimiter = ",";
+  let numbers: NumberRows | null = null;
+  const file = await openLines(path, {
+    quotes: true,
+    visit(text) {
+      if (names === null) {
+        delimiter = likelyDelimiter(text);
+        const first = splitRecord(text, delimiter);
+        if (typeof first === "string") throw new LowrankError("data", `${path}:1: ${first}`);
+        const isHeader = options.header ?? first.some((cell) => !isNumber(cell));
+        names = isHeader ? checkedNames(path, first) : first.map((_, index) => `c${index}`);
+        numbers = numberRows(names.length, options.memoryBytes ?? 256 * 2 ** 20);
+        if (isHeader) return "skip";
+      }
+      const cells = splitRecord(text, delimiter);
+      const fault =
+        typeof cells === "string"
+          ? cells
+          : cells.length === names.length
+            ? null
+            : `expected ${names.length} cells as in the first record, got ${cells.length}`;
+      if (numbers !== null && !numbers.add(fault === null ? (cells as string[]) : null)) numbers = null;
+      return fault;
+    },
+  });
+  const columns = ((names as string[] | null) ?? []).map((name) => ({ name }));
+  const { rows: length, faulty } = file;
+  const kept = numbers as NumberRows | null;
+  if (kept !== null && length > 0) {
+    const faults = new Set(faulty.map(({ row }) => row));
+    const at = (row: number): Row | null => (faults.has(row) ? null : kept.at(row));
+    const table = memoryTable({ format: "csv", columns, length, faulty, at, where: () => path });
+    return { ...table, where: file.where, close: file.close };
+  }
+  const toRow = (text: string): Row => splitRecord(text, delimiter) as string[];
+  const read = (block: number): Promise<readonly (Row | null)[]> => file.read(block, toRow);
+  return { ...file, format: "csv", columns, length, labels: null, read };
+}
+
+/** One record as text; quotes where they are needed. */
+export function formatRecord(cells: readonly Cell[]): string {
+  return cells
+    .map((cell) => (cell === null ? "" : String(cell)))
+    .map((text) => (/[",;\t\r\n]|^\s|\s$|^$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text))
+    .join(",");
+}
+
+/** The cells of one record, or what is wrong with it. */
+export function splitRecord(text: string, delimiter: string): string[] | string {
+  if (!text.includes('"')) return text.split(delimiter);
+  const cells: string[] = [];
+  for (let at = 0; ; at++) {
+    if (text[at] === '"') {
+      let end = text.indexOf('"', at + 1);
+      while (end >= 0 && text[end + 1] === '"') end = text.indexOf('"', end + 2);
+      if (end < 0) return "a quote is opened and never closed";
+      cells.push(text.slice(at + 1, end).replaceAll('""', '"'));
+      at = end + 1;
+      if (at < text.length && text[at] !== delimiter) {
+        return `expected ${JSON.stringify(delimiter)} after a quoted cell, got ${JSON.stringify(text[at])}`;
+      }
+    } else {
+      const found = text.indexOf(delimiter, at);
+      const end = found < 0 ? text.length : found;
+      const cell = text.slice(at, end);
+      if (cell.includes('"')) return "a quote stands inside a cell; quote the whole cell and double the quotes in it";
+      cells.push(cell);
+      at = end;
+    }
+    if (at >= text.length) return cells;
+    if (at === text.length - 1) return [...cells, ""]; // a delimiter at the end: one more, empty cell
+  }
+}
+
+function likelyDelimiter(text: string): string {
+  const unquoted = text.replaceAll(/"[^"]*"/g, "");
+  const count = (mark: string): number => unquoted.split(mark).length;
+  return [",", ";", "\t"].reduce((best, mark) => (count(mark) > count(best) ? mark : best));
+}
+
+function checkedNames(path: string, names: readonly string[]): string[] {
+  const trimmed = names.map((name) => name.trim());
+  const double = trimmed.find((name, index) => trimmed.indexOf(name) !== index);
+  if (double !== undefined) {
+    throw new LowrankError("data", `${path}:1: two columns are called ${JSON.stringify(double)}; rename one`);
+  }
+  return trimmed;
+}
+
+function isNumber(text: string): boolean {
+  return text.trim() !== "" && !Number.isNaN(Number(text));
+}
+
+interface NumberRows {
+  /** Adds a row (null: a faulty one, as zeros). False when it is not all numbers, or there are too many. */
+  add(cells: readonly string[] | null): boolean;
+  at(row: number): Float32Array;
+}
+
+/** Rows of numbers in pieces of a few megabytes: growing one array would need twice the memory. */
+function numberRows(width: number, maxBytes: number): NumberRows {
+  const perPiece = Math.max(1, Math.floor(2 ** 20 / width));
+  const pieces: Float32Array[] = [];
+  let rows = 0;
+  return {
+    add(cells) {
+      if ((rows + 1) * width * 4 > maxBytes) return false;
+      if (rows % perPiece === 0) pieces.push(new Float32Array(perPiece * width));
+      const target = pieces.at(-1)!;
+      const start = (rows % perPiece) * width;
+      rows++;
+      if (cells === null) return true;
+      for (let column = 0; column < width; column++) {
+        const text = cells[column]!;
+        const value = Number(text);
+        // Whole numbers beyond float32, and codes such as 007, stay what they are: text.
+        if (Number.isNaN(value) || (Number.isInteger(value) && Math.fround(value) !== value)) return false;
+        if (text === "" || text.trim() === "" || (text.length > 1 && /^0\d/.test(text))) return false;
+        target[start + column] = value;
+      }
+      return true;
+    },
+    at(row) {
+      const start = (row % perPiece) * width;
+      return pieces[Math.floor(row / perPiece)]!.subarray(start, start + width);
+    },
+  };
+}

@@ -1,0 +1,56 @@
+// JSON Lines: one object in each line, its keys the columns. Lines may differ in their keys; what a line lacks is null.
+import { LowrankError } from "../../errors.ts";
+import type { Cell, Row, Table } from "../table.ts";
+import { openLines } from "./lines.ts";
+
+/** More keys than this are data in the place of names. */
+const maxColumns = 10_000;
+
+/**
+ * Opens a JSON Lines file; each line is parsed once in the opening pass.
+ *
+ * @throws LowrankError "file" or "data".
+ */
+export async function openJsonl(path: string): Promise<Table> {
+  const columns = new Map<string, number>();
+  const file = await openLines(path, {
+    quotes: false,
+    visit(text) {
+      const value = parse(text);
+      if (typeof value === "string") return value;
+      for (const key of Object.keys(value)) if (!columns.has(key)) columns.set(key, columns.size);
+      if (columns.size > maxColumns) {
+        throw new LowrankError("data", `${path}: expected at most ${maxColumns} different keys, got more`);
+      }
+      return null;
+    },
+  });
+  const names = [...columns.keys()];
+  const toRow = (text: string): Row => {
+    const value = parse(text);
+    if (typeof value === "string") throw new LowrankError("file", `${path}: was changed while it was in use`);
+    return names.map((name) => (Object.hasOwn(value, name) ? value[name]! : null));
+  };
+  return {
+    format: "jsonl",
+    columns: names.map((name) => ({ name })),
+    length: file.rows,
+    blocks: file.blocks,
+    faulty: file.faulty,
+    labels: null,
+    read: (block) => file.read(block, toRow),
+    where: file.where,
+    close: file.close,
+  };
+}
+
+/** The line's object, or what is wrong with it. */
+function parse(text: string): Record<string, Cell> | string {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, Cell>;
+    return `expected a JSON object, got ${value === null ? "null" : Array.isArray(value) ? "an array" : `a ${typeof value}`}`;
+  } catch (error) {
+    return `expected a JSON object: ${(error as Error).message}`;
+  }
+}

@@ -1,0 +1,240 @@
+// Files of lines, of any size: an opening pass reads each line once and keeps for every quarter megabyte where it begins
+// (three numbers), so that a later read of any block costs one read of the file. 10 GB of lines are 40,000 blocks: a
+// megabyte of index. All faulty lines are found in the opening pass, before anything is trained.
+import { isUtf8 } from "node:buffer";
+import { type FileHandle, open } from "node:fs/promises";
+import { LowrankError } from "../../errors.ts";
+import { systemFault } from "../files.ts";
+import type { FaultyRow, Row } from "../table.ts";
+
+/** A line may be this long: a hostile file without line ends is not read into memory. */
+export const maxLineBytes: number = 16 * 2 ** 20;
+
+/** Beyond this many faulty rows a file is no file of this format. */
+const maxFaulty = 10_000;
+
+/** Blocks that stay in memory, parsed: as many as a window of the shuffled order has. */
+const keptBlocks = 32;
+
+const blockBytes = 256 * 1024;
+
+/** One line (or, with quotes, one record of several lines) in a block's bytes. */
+interface Span {
+  readonly start: number;
+  readonly end: number;
+  /** Line in the block, from 0. */
+  readonly line: number;
+}
+
+export interface LinesOptions {
+  /** Line ends between double quotes belong to the record (CSV). */
+  readonly quotes: boolean;
+  /** Is shown each record of the opening pass; says what is wrong with it, else null. "skip": it is no row (a header). */
+  visit(text: string): string | null | "skip";
+}
+
+export interface LinesFile {
+  readonly rows: number;
+  readonly blocks: Float64Array;
+  readonly faulty: readonly FaultyRow[];
+  /** Reads a block, giving each record's text to `parse`. */
+  read(block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]>;
+  where(row: number): Promise<string>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a file of lines and reads all of it once.
+ *
+ * @throws LowrankError "file" when it cannot be read, "data" for what is no text of lines.
+ */
+export async function openLines(path: string, options: LinesOptions): Promise<LinesFile> {
+  const handle = await open(path).catch((error: unknown) => {
+    throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
+  });
+  try {
+    return linesFile(path, handle, options, await indexFile(path, handle, options));
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+interface Index {
+  readonly offsets: number[]; // and at the end the file's size
+  readonly rows: number[]; // first row of each block, and at the end their number
+  readonly lines: number[]; // first line of each block, from 1
+  readonly faulty: FaultyRow[];
+  readonly skipped: Set<string>; // `block:span` of records that are no rows
+}
+
+async function indexFile(path: string, handle: FileHandle, options: LinesOptions): Promise<Index> {
+  const index: Index = { offsets: [0], rows: [0], lines: [1], faulty: [], skipped: new Set() };
+  const { size } = await handle.stat();
+  const buffer = new Uint8Array(Math.min(size, blockBytes));
+  let [offset, row, line] = [0, 0, 1];
+  while (offset < size) {
+    const block = await nextBlock(path, handle, buffer, { offset, size, line, quotes: options.quotes });
+    for (const [number, span] of block.spans.entries()) {
+      const fault = visitSpan(block.bytes, span, options);
+      if (fault === "skip") {
+        index.skipped.add(`${index.offsets.length - 1}:${number}`);
+        continue;
+      }
+      if (fault !== null) index.faulty.push({ row, fault: `${path}:${line + span.line}: ${fault}` });
+      if (index.faulty.length > maxFaulty) throw tooMany(path, index.faulty);
+      row++;
+    }
+    offset += block.consumed;
+    line += block.lines;
+    index.offsets.push(offset);
+    index.rows.push(row);
+    index.lines.push(line);
+  }
+  return index;
+}
+
+function visitSpan(bytes: Uint8Array, { start, end }: Span, { visit }: LinesOptions): string | null | "skip" {
+  const slice = bytes.subarray(start, end);
+  if (!isUtf8(slice)) return "expected UTF-8 text, got other bytes; save the file as UTF-8";
+  if (slice.includes(0)) return "expected text, got a NUL byte";
+  return visit(decode(slice));
+}
+
+function tooMany(path: string, faulty: readonly FaultyRow[]): LowrankError {
+  const first = faulty.slice(0, 3).map(({ fault }) => `\n  - ${fault}`);
+  return new LowrankError("data", `${path}: over ${maxFaulty} faulty rows; is it of another format?${first.join("")}`, {
+    faults: faulty.map(({ fault }) => fault),
+  });
+}
+
+interface Block {
+  readonly bytes: Uint8Array;
+  readonly spans: readonly Span[];
+  readonly consumed: number;
+  readonly lines: number;
+}
+
+interface Place {
+  readonly offset: number;
+  readonly size: number;
+  readonly line: number;
+  readonly quotes: boolean;
+}
+
+/** The whole records in the next quarter megabyte, or the next one if it is longer. */
+async function nextBlock(path: string, handle: FileHandle, buffer: Uint8Array, place: Place): Promise<Block> {
+  const { offset, size, line, quotes } = place;
+  for (let want = blockBytes; ; want *= 2) {
+    const length = Math.min(want, size - offset);
+    const bytes = length <= buffer.length ? buffer.subarray(0, length) : new Uint8Array(length);
+    await fill(path, handle, bytes, offset);
+    const atEnd = offset + length === size;
+    const found = splitRecords(bytes, quotes, atEnd);
+    if (found.openQuote && atEnd) {
+      throw new LowrankError("data", `${path}:${line + found.lines}: a quote is opened and never closed`);
+    }
+    if (found.consumed > 0) return { ...found, bytes };
+    if (want >= maxLineBytes) {
+      throw new LowrankError(
+        "data",
+        `${path}:${line}: expected lines of at most ${maxLineBytes} bytes, got a longer one`,
+      );
+    }
+  }
+}
+
+async function fill(path: string, handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await handle
+      .read(bytes, done, bytes.length - done, offset + done)
+      .catch((error: unknown): never => {
+        throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
+      });
+    if (bytesRead === 0) throw new LowrankError("file", `${path}: became shorter while it was read; start again`);
+    done += bytesRead;
+  }
+}
+
+const newline = 10;
+const carriageReturn = 13;
+const quote = 34;
+
+/** Splits bytes at line ends outside quotes. Blank lines are no records. Without `atEnd` an unfinished record is left. */
+function splitRecords(
+  bytes: Uint8Array,
+  quotes: boolean,
+  atEnd: boolean,
+): { spans: Span[]; consumed: number; lines: number; openQuote: boolean } {
+  const spans: Span[] = [];
+  let [start, line, firstLine, open] = [0, 0, 0, false];
+  const finish = (end: number): void => {
+    const last = end > start && bytes[end - 1] === carriageReturn ? end - 1 : end;
+    if (!isBlank(bytes, start, last)) spans.push({ start, end: last, line: firstLine });
+  };
+  let from = 0;
+  let consumed = 0;
+  for (let at = bytes.indexOf(newline); at >= 0; at = bytes.indexOf(newline, from)) {
+    if (quotes) for (let byte = from; byte < at; byte++) if (bytes[byte] === quote) open = !open;
+    from = at + 1;
+    line++;
+    if (open) continue;
+    finish(at);
+    [start, firstLine, consumed] = [from, line, from];
+  }
+  if (!atEnd || consumed === bytes.length) return { spans, consumed, lines: firstLine, openQuote: false };
+  if (quotes) for (let byte = from; byte < bytes.length; byte++) if (bytes[byte] === quote) open = !open;
+  finish(bytes.length);
+  return { spans, consumed: bytes.length, lines: open ? firstLine : line + 1, openQuote: open };
+}
+
+function isBlank(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) if (bytes[at] !== 32 && bytes[at] !== 9) return false;
+  return true;
+}
+
+function decode(bytes: Uint8Array): string {
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8");
+  return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
+}
+
+function linesFile(path: string, handle: FileHandle, options: LinesOptions, index: Index): LinesFile {
+  const blocks = Float64Array.from(index.rows);
+  const faultOf = new Map(index.faulty.map(({ row, fault }) => [row, fault]));
+  const kept = new Map<number, Promise<readonly (Row | null)[]>>();
+  const spansOf = async (block: number): Promise<{ bytes: Uint8Array; spans: Span[] }> => {
+    const bytes = new Uint8Array(index.offsets[block + 1]! - index.offsets[block]!);
+    await fill(path, handle, bytes, index.offsets[block]!);
+    const { spans } = splitRecords(bytes, options.quotes, true);
+    const rows = spans.filter((_, number) => !index.skipped.has(`${block}:${number}`));
+    if (rows.length !== blocks[block + 1]! - blocks[block]!) {
+      throw new LowrankError("file", `${path}: was changed while it was in use; start again`);
+    }
+    return { bytes, spans: rows };
+  };
+  const parseBlock = async (block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]> => {
+    const { bytes, spans } = await spansOf(block);
+    return spans.map(({ start, end }, row) =>
+      faultOf.has(blocks[block]! + row) ? null : parse(decode(bytes.subarray(start, end))),
+    );
+  };
+  return {
+    rows: index.rows.at(-1)!,
+    blocks,
+    faulty: index.faulty,
+    read(block, parse) {
+      const rows = kept.get(block) ?? parseBlock(block, parse);
+      kept.delete(block);
+      kept.set(block, rows);
+      rows.catch(() => kept.delete(block));
+      if (kept.size > keptBlocks) kept.delete(kept.keys().next().value!);
+      return rows;
+    },
+    async where(row) {
+      const block = blocks.findLastIndex((first) => first <= row);
+      const { spans } = await spansOf(block);
+      return `${path}:${index.lines[block]! + spans[row - blocks[block]!]!.line}`;
+    },
+    close: () => handle.close(),
+  };
+}
