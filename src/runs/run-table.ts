@@ -61,7 +61,7 @@ export function differingSettings(runs: readonly RunRecord[]): { name: string; v
   );
   return names
     .map((name) => ({ name, values: runs.map(({ settings }) => settings[name]) }))
-    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value))).size > 1);
+    .filter(({ values }) => new Set(values.map((value) => JSON.stringify(value ?? null))).size > 1);
 }
 
 /** Where a run writes, and whether it went on, say nothing of what it did. */

@@ -69,7 +69,7 @@ export function metricsOf({ evaluations }: RunRecord): string[] {
 }
 
 /** Means over equal numbers of steps, where there are too many to draw. */
-export function thinned(points: Curve["points"], most = mostPoints): Curve["points"] {
+export function thinned(points: Curve["points"], most: number = mostPoints): Curve["points"] {
   const finite = points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y));
   if (finite.length <= most) return finite;
   const size = Math.ceil(finite.length / most);
