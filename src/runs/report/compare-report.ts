@@ -65,7 +65,7 @@ function settings(runs: readonly RunRecord[], names: readonly string[]): Markup 
     columns: [text("Option"), ...names.map((name) => text(name))],
     rows: differing.map(({ name, values }) => [
       html`<code>${name}</code>`,
-      ...values.map((value) => html`<code>${value === undefined ? "" : settingText(value)}</code>`),
+      ...values.map((value) => html`<code>${value === undefined || value === null ? "" : settingText(value)}</code>`),
     ]),
   });
 }
