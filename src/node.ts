@@ -1,6 +1,13 @@
 // What Node.js has beyond index.ts: files, and the study.
 
+export { type Dataset, type DatasetOptions, type NamedRow, openDataset, type SourceOptions } from "./data/dataset.ts";
+export type { InputShape, Normalization } from "./data/fields.ts";
+export type { LabelOptions } from "./data/labels.ts";
+export { mix, type Replayed } from "./data/mix.ts";
 export { type DataSource, loadMnist, type Mnist, type MnistOptions } from "./data/mnist.ts";
+export type { PositionedSourceBatch, RowSource, Skipped, SourcePosition } from "./data/source.ts";
+export type { TextOptions } from "./data/text.ts";
+export { loadTokenizer, type TextTokenizer } from "./data/tokenizer.ts";
 export * from "./index.ts";
 export {
   type AdapterHome,

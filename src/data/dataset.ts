@@ -1,8 +1,9 @@
 // Data sets: files of any known format, opened and checked, narrowed by filters and splits, and made into batches.
 import { LowrankError } from "../errors.ts";
-import { type ExampleOptions, exampleEncoder } from "./examples.ts";
+import { type ExampleOptions, exampleEncoder, type Prepare } from "./examples.ts";
 import { parseFilter } from "./filter.ts";
 import { type FormatName, openTable } from "./formats.ts";
+import { imageDecoder } from "./images.ts";
 import { allRows, firstRows, narrow, rowHasher, rowsOf, type Selection, without } from "./selection.ts";
 import {
   type BatchingOptions,
@@ -14,6 +15,7 @@ import {
   throwFaulty,
 } from "./source.ts";
 import { type Cell, type Column, joinTables, type Table } from "./table.ts";
+import { type TextOptions, textEncoder } from "./text.ts";
 
 export interface DatasetOptions {
   /** Default: by the file's name and first bytes. */
@@ -25,7 +27,11 @@ export interface DatasetOptions {
 }
 
 /** How rows become batches. */
-export type SourceOptions = ExampleOptions & BatchingOptions;
+export type SourceOptions = ExampleOptions &
+  BatchingOptions & {
+    /** Rows are texts, to be tokenized. */
+    readonly text?: TextOptions;
+  };
 
 /** A row with its cells by name. */
 export type NamedRow = Readonly<Record<string, Cell>>;
@@ -156,7 +162,22 @@ function dataset(opened: Opened, selection: Selection): Dataset {
 
 async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
   for await (const { row } of rowsOf(table, selection)) {
-    return exampleEncoder(table.columns, row, { ...options, tableLabels: table.labels, prepare: null });
+    const { text, shuffle = true, seed = 0 } = options;
+    if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
+    const image = table.columns.findIndex((column) => column.image);
+    const prepare = image < 0 ? null : await decoderOf(options, image);
+    // Shapes are planned from a decoded row.
+    const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
+    return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare });
   }
   throw new LowrankError("data", "data: expected a row or more, got none");
+}
+
+/** A decoder for the model's one image input. */
+async function decoderOf({ inputs, map = {} }: SourceOptions, column: number): Promise<Prepare> {
+  const mapped = inputs.find(({ name }) => map[name] === "image");
+  const input = mapped ?? inputs.find(({ name }) => name === "image") ?? (inputs.length === 1 ? inputs[0] : undefined);
+  if (input !== undefined) return imageDecoder(input, column);
+  const names = inputs.map(({ name }) => name).join(", ");
+  throw new LowrankError("data", `image: expected to know which of ${names} takes the images; say so with a map`);
 }

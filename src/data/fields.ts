@@ -192,9 +192,13 @@ function normalized(value: number, c: number, { scale, mean, std }: Pick<Affine,
 /** Where channels are in [C, H, W] or [H, W, C]. */
 export function channelLayout(dims: readonly number[]): { channels: number; inner: number; last: boolean } | null {
   if (dims.length !== 3) return null;
-  const isCount = (dim: number): boolean => dim === 1 || dim === 3 || dim === 4;
-  if (isCount(dims[0]!)) return { channels: dims[0]!, inner: dims[1]! * dims[2]!, last: false };
-  return isCount(dims[2]!) ? { channels: dims[2]!, inner: 1, last: true } : null;
+  const first = { channels: dims[0]!, inner: dims[1]! * dims[2]!, last: false };
+  const last = { channels: dims[2]!, inner: 1, last: true };
+  const isColour = (dim: number): boolean => dim === 3 || dim === 4;
+  // One channel is told from one row or column of pixels only where no side says colour.
+  if (isColour(dims[0]!)) return first;
+  if (isColour(dims[2]!)) return last;
+  return dims[0] === 1 ? first : dims[2] === 1 ? last : null;
 }
 
 interface Writing {

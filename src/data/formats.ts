@@ -3,11 +3,12 @@ import { open, stat } from "node:fs/promises";
 import { LowrankError } from "../errors.ts";
 import { systemFault } from "./files.ts";
 import { openCsv } from "./formats/csv.ts";
+import { openImageFolder } from "./formats/image-folder.ts";
 import { openJsonl } from "./formats/jsonl.ts";
 import { openIdx, openSafetensors } from "./formats/tensors.ts";
 import type { Table } from "./table.ts";
 
-export type FormatName = "csv" | "jsonl" | "idx" | "safetensors";
+export type FormatName = "csv" | "jsonl" | "idx" | "safetensors" | "images";
 
 export interface FormatOptions {
   readonly format?: FormatName;
@@ -21,6 +22,7 @@ const openers: {
   csv: (paths, { header }) => eachFile(paths, (path) => openCsv(path, header === undefined ? {} : { header })),
   jsonl: (paths) => eachFile(paths, openJsonl),
   safetensors: (paths) => eachFile(paths, openSafetensors),
+  images: (paths) => eachFile(paths, openImageFolder),
   idx: async (paths) => [await openIdx(paths)],
 };
 
@@ -68,8 +70,9 @@ async function formatOf(path: string): Promise<FormatName> {
   const known = endings.find(([ending]) => ending.test(path));
   try {
     const about = await stat(path);
+    if (about.isDirectory()) return "images";
     if (known !== undefined) return known[1];
-    const start = about.isFile() ? await firstBytes(path) : new Uint8Array();
+    const start = await firstBytes(path);
     if (start[0] === 0x7b) return "jsonl"; // {
     if (start[0] === 0 && start[1] === 0 && start[2]! >= 8) return "idx";
   } catch (error) {

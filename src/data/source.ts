@@ -52,8 +52,8 @@ export interface RowSource {
   /** Values that fill up rows of unequal length, by input; `labels` for the labels. */
   readonly padding: Readonly<Record<string, number>>;
   batches(position: SourcePosition): AsyncIterable<PositionedSourceBatch>;
-  /** The same rows in batches of another size. */
-  resized(batchSize: number): RowSource;
+  /** The same rows in batches of another size; with `whole`, rows that do not fill a batch wait for a later pass. */
+  resized(batchSize: number, whole?: boolean): RowSource;
 }
 
 /** Rows that were left out: how many, and the first of them by file and line. */
@@ -166,7 +166,10 @@ export function createSource(
     labels: encoder.labels(),
     skipped: checked.skipped,
     padding: encoder.padding,
-    resized: (size) => createSource(table, checked, encoder, { ...options, batchSize: size }),
+    resized: (size, whole = false) => {
+      const drop = whole ? count >= size : dropLast;
+      return createSource(table, checked, encoder, { ...options, batchSize: size, dropLast: drop });
+    },
     async *batches(position) {
       checkPosition(position, usable);
       const assemble = encoder.begin(batchSize);
