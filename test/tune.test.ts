@@ -166,12 +166,7 @@ describe("what is in the way", () => {
       2,
       "lowrank: unknown option '--learningrate' (Did you mean --learning-rate?); see lowrank tune --help",
     ],
-    [
-      "data that is not there",
-      ["tune", "base/model.onnx", "--data", "gone.csv"],
-      1,
-      /^lowrank: gone\.csv: cannot read: no such file/,
-    ],
+    ["data that is not there", ["tune", "base/model.onnx", "--data", "gone.csv"], 1, /^lowrank: gone\.csv: not found/],
     [
       "a folder of somebody else's",
       ["tune", "base/model.onnx", "--data", "special.csv", "--out", "."],

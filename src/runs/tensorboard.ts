@@ -6,6 +6,7 @@ import { appendFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { atExit } from "./at-exit.ts";
 import { fileError } from "./file-error.ts";
 
 /** Scalars by tag: `loss`, `target/accuracy`. TensorBoard groups tags by what stands before the slash. */
@@ -19,6 +20,8 @@ export interface EventLog {
   append(step: number, scalars: Scalars): void;
   /** Writes what is collected. */
   flush(): void;
+  /** Flushes; what a log that nobody closes has collected is written when the process ends. */
+  close(): void;
 }
 
 export interface EventLogOptions {
@@ -51,6 +54,7 @@ export function openEvents(folder: string, options: EventLogOptions = {}): Event
     [waiting, size] = [[], 0];
     appendWhole(path, bytes);
   };
+  const forget = atExit(flush);
   return {
     path,
     name,
@@ -61,6 +65,10 @@ export function openEvents(folder: string, options: EventLogOptions = {}): Event
       if (size >= flushAtBytes) flush();
     },
     flush,
+    close() {
+      forget();
+      flush();
+    },
   };
 }
 

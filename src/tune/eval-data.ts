@@ -1,14 +1,16 @@
 // The rows that eval and predict go over: once, in their order, matched with the model's inputs.
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { access, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { type Dataset, openDataset } from "../data/dataset.ts";
+import type { TextOptions } from "../data/text.ts";
+import { loadTokenizer } from "../data/tokenizer.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
+import { cacheInputs } from "../onnx/cache.ts";
 import type { Model, ValueInfo } from "../onnx/model.ts";
-import type { TensorType } from "../tensor.ts";
-import { tensor } from "../tensor.ts";
+import { type Tensor, type TensorType, tensor } from "../tensor.ts";
 import type { Batch } from "../train/step.ts";
-import { outputShape } from "./method.ts";
+import { type LabelKind, outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 
 export interface EvalRows {
@@ -17,8 +19,8 @@ export interface EvalRows {
   readonly skipped: { readonly count: number; readonly faults: readonly string[] };
   /** Names of the classes, where they are known. */
   readonly labels: readonly string[] | null;
-  /** Whether labels are classes or numbers; null without labels. */
-  readonly kind: "classes" | "values" | null;
+  /** Whether labels are the tokens themselves, classes or numbers; null without labels. */
+  readonly kind: LabelKind | null;
   /** Each batch is gone when the one after the next is asked for. */
   batches(): AsyncIterable<Batch>;
   close(): Promise<void>;
@@ -44,12 +46,14 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
   const own = names ?? labelsOfModel(model);
   const classes = shape?.at(-1);
   const kind = labelKind(options, labelled);
+  const isLanguage = shape?.length === 3;
   const opened = await openDataset(options.data ?? [], { onBadRow: options.onBadRow });
   try {
     const dataset = await narrowed(opened, options);
     const source = await dataset.source({
       inputs: inputsOf(model),
       map,
+      ...(isText(model, dataset, map) && { text: await textOptions(options, labelled) }),
       normalization: {
         ...(options.mean !== null && { mean: options.mean }),
         ...(options.std !== null && { std: options.std }),
@@ -70,7 +74,7 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
     let found: EvalRows["kind"] = null;
     if (labelled)
       for await (const { labels } of batches()) {
-        found = labels.type === "int64" ? "classes" : "values";
+        found = kindOfLabels(labels, isLanguage);
         break;
       }
     const { examples: rows, skipped, labels } = source;
@@ -79,6 +83,11 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
     await opened.close();
     throw error;
   }
+}
+
+function kindOfLabels({ type, dims }: Tensor, isLanguage: boolean): LabelKind {
+  if (type !== "int64") return "numbers";
+  return isLanguage && dims.length === 2 ? "tokens" : "classes";
 }
 
 /** Names of the classes that lie beside an adapter, in labels.json; null where there are none. */
@@ -110,6 +119,33 @@ function labelKind({ loss }: RunOptions, labelled: boolean): "classes" | "values
   return loss === "cross_entropy" || loss === "causal_lm" ? "classes" : "values";
 }
 
+/** Whether rows are texts: the model reads tokens, which no column holds. */
+function isText({ graph }: Model, { columns }: Dataset, map: Readonly<Record<string, string>>): boolean {
+  const readsTokens = graph.inputs.some(({ name }) => name === "input_ids");
+  return readsTokens && !Object.hasOwn(map, "input_ids") && !columns.some(({ name }) => name === "input_ids");
+}
+
+async function textOptions(options: RunOptions, labelled: boolean): Promise<TextOptions> {
+  const task =
+    options.loss === "causal_lm" ? { task: "causal" as const } : labelled ? {} : { task: "classify" as const };
+  return { tokenizer: await loadTokenizer(await tokenizerPath(options)), maxLength: options.maxLength, ...task };
+}
+
+/** The tokenizer that the options name, or the one beside the model. Throws LowrankError "config" when there is none. */
+export async function tokenizerPath({ tokenizer, model }: RunOptions): Promise<string> {
+  if (tokenizer !== null) return tokenizer;
+  const path = join(dirname(model ?? ""), "tokenizer.json");
+  try {
+    await access(path);
+    return path;
+  } catch {
+    throw new LowrankError(
+      "config",
+      `--tokenizer: expected a Hugging Face tokenizer.json; there is none beside ${model}, so name one`,
+    );
+  }
+}
+
 /** `input=column` for each entry. */
 function parseMap(entries: readonly string[]): Record<string, string> {
   const faults = entries.filter((entry) => !/^[^=]+=.+$/s.test(entry));
@@ -124,7 +160,8 @@ function parseMap(entries: readonly string[]): Record<string, string> {
 }
 
 function inputsOf({ graph }: Model): { name: string; type: TensorType; dims: readonly (number | string | null)[] }[] {
-  const inputs = graph.inputs.filter(({ name }) => !graph.initializers.has(name));
+  const made = new Set(["position_ids", ...cacheInputs(graph).map(({ info }) => info.name)]); // the session makes them
+  const inputs = graph.inputs.filter(({ name }) => !graph.initializers.has(name) && !made.has(name));
   throwFaults(
     "model",
     "the model's inputs",

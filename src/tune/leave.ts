@@ -1,13 +1,15 @@
 // What a run leaves for people to look at: TensorBoard's event files while it goes on, and at its end what was read how on the
 // evaluation data (evaluation.json), and report.html.
 import type { Adapter } from "../lora/config.ts";
-import type { Model } from "../onnx/model.ts";
+import { withWeights } from "../lora/full.ts";
 import { renderRunReport } from "../runs/report/run-report.ts";
 import type { RunFolder } from "../runs/run-folder.ts";
 import { readRun } from "../runs/run-record.ts";
 import { openEvents, type Scalars } from "../runs/tensorboard.ts";
+import type { Tensor } from "../tensor.ts";
 import type { DataSource } from "../train/data-source.ts";
 import type { Batch } from "../train/step.ts";
+import type { Trained, TrainedWeights } from "../train/train.ts";
 import { evaluateAdapters } from "./evaluate.ts";
 import type { Prepared } from "./prepare.ts";
 
@@ -29,21 +31,31 @@ export function openWatcher({ options }: Pick<Prepared, "options">, folder: RunF
       events.append(step, scalars);
       events.flush();
     },
-    close: () => events.flush(),
+    close: () => events.close(),
   };
 }
 
-/** Writes evaluation.json for classifiers that have data to evaluate on. `trained` is what the run has made. */
+/** Writes evaluation.json for classifiers that have data to evaluate on: of the best, where there is one, else of the last. */
 export async function writeEvaluation(
   folder: RunFolder,
   { data, loss, session, model }: Prepared,
-  trained: { readonly adapter: Adapter } | { readonly model: Model },
+  trained: Trained | TrainedWeights,
 ): Promise<void> {
-  if (data.target === null || data.loss !== "cross_entropy") return;
-  const adapters = "adapter" in trained ? [{ name: "adapter", adapter: trained.adapter }] : [];
-  const whole = "model" in trained ? trained.model : model;
-  const found = await evaluateAdapters(whole, adapters, onePass(data.target), { ...session, loss });
+  if (data.target === null || data.loss !== "cross_entropy" || trained.history.stopped) return;
+  const batches = onePass(data.target);
+  const found =
+    "adapter" in trained
+      ? await evaluateAdapters(model, [{ name: "adapter", adapter: usedOf(trained) }], batches, { ...session, loss })
+      : await evaluateAdapters(withWeights(model, weightsOf(trained)), [], batches, { ...session, loss });
   await folder.writeJson("evaluation.json", found);
+}
+
+function usedOf({ best, averaged, adapter }: Trained): Adapter {
+  return best?.adapter ?? averaged ?? adapter;
+}
+
+function weightsOf({ best, averaged, tensors }: TrainedWeights): ReadonlyMap<string, Tensor> {
+  return best?.tensors ?? averaged ?? tensors;
 }
 
 /** Writes report.html from what is in the folder. */

@@ -34,7 +34,8 @@ export function plan(voice: Voice, prepared: Prepared): void {
       (rows.retained > 0 ? `, ${formatCount(rows.retained)} that must not be forgotten` : "") +
       ".",
   );
-  for (const { input, column, shape } of data.matches) voice.say(`  ${input} [${shape.join(", ")}] from ${column}`);
+  const told = data.matches.map(({ input, shape }) => `${input} [${shape.join(", ")}]`);
+  voice.say(`A batch: ${told.slice(0, -1).join(", ")}, labels ${told.at(-1)!.replace(/^labels /, "")}.`);
   voice.say(
     `Loss: ${data.loss}${options.loss === "auto" ? " (chosen by the labels)" : ""}. Optimizer: ${options.optimizer}, learning rate ${learningRate}${options.learningRate === null ? " (default)" : ""}, ${options.schedule}.`,
   );
@@ -51,7 +52,7 @@ export function evaluation(voice: Voice, step: number, values: Readonly<Record<s
 }
 
 /** Before and after, and where everything is. */
-export function conclusion(voice: Voice, _prepared: Prepared, result: RunSummary, folder: string): void {
+export function conclusion(voice: Voice, result: RunSummary, folder: string): void {
   voice.heading("Done");
   const { before, after } = result;
   if (after !== null) {
@@ -70,6 +71,9 @@ export function conclusion(voice: Voice, _prepared: Prepared, result: RunSummary
   if (result.best !== null) {
     const { metric, value, step } = result.best;
     voice.say(`Best ${metric}: ${formatMetric(metric, value)} after step ${formatCount(step)}.`);
+  }
+  if (result.best?.step === 0 && result.steps > 0) {
+    voice.warn("no evaluation was better than the one before training: best is the model as it was");
   }
   if (result.end === "patience") voice.say("Stopped early: no better evaluation came within --patience.");
   voice.say(

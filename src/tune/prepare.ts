@@ -1,6 +1,6 @@
 // A run up to its first step: the model, its head and its adapters, the data, and all that the options decide. Nothing is
 // written before this has succeeded.
-import { LowrankError, throwFaults } from "../errors.ts";
+import { throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Adapter, LoraConfig } from "../lora/config.ts";
@@ -74,7 +74,6 @@ export async function prepare(
   const model = await openModel(options);
   outputShape(model, options);
   const data = await openRunData({
-    verb,
     model,
     options,
     voice,
@@ -250,9 +249,4 @@ function trainingOf(
 export function startOf({ adapted, start, options }: Prepared): Adapter | null {
   if (adapted.config === null) return null;
   return start ?? initAdapter(adapted, { seed: options.seed }).adapter;
-}
-
-/** Throws the reason of a run that shall stop. */
-export function throwIfStopped(signal: AbortSignal): void {
-  if (signal.aborted) throw new LowrankError("aborted", "stopped on request; nothing was written");
 }

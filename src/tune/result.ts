@@ -3,7 +3,7 @@
 import { parameterCount } from "../lora/init.ts";
 import { summary } from "../onnx/summary.ts";
 import type { EvaluationRecord } from "../train/evaluation.ts";
-import type { History } from "../train/train.ts";
+import type { BestOf, History } from "../train/train.ts";
 import type { Prepared } from "./prepare.ts";
 
 export interface RunSummary {
@@ -49,18 +49,24 @@ export interface RunResult {
   readonly summary: RunSummary;
 }
 
+/** What training gave, and the names of the files that it is in now. */
+export interface Outcome {
+  readonly history: History;
+  readonly best: BestOf<object> | null;
+  readonly files: RunSummary["files"];
+}
+
 /** Steps that the last loss is the mean of: one batch says little. */
 const lastSteps = 50;
 
 export function summaryOf(
   prepared: Prepared,
-  history: History,
-  rest: Pick<RunSummary, "started" | "seconds" | "best" | "files" | "settings"> & { readonly stepsBefore: number },
+  { history, best, files }: Outcome,
+  own: Pick<RunSummary, "started" | "seconds" | "settings"> & { readonly stepsBefore: number },
 ): RunSummary {
   const { verb, options, data, adapted, model, learningRate, stepsPerEpoch } = prepared;
   const { losses, evaluations, end, stopped } = history;
   const last = losses.subarray(Math.max(0, losses.length - lastSteps));
-  const { stepsBefore, ...own } = rest;
   return {
     version: 1,
     verb,
@@ -78,10 +84,10 @@ export function summaryOf(
     trainingLoss: last.length === 0 ? null : last.reduce((sum, loss) => sum + loss, 0) / last.length,
     before: evaluations[0]?.step === 0 ? evaluations[0].values : null,
     after: evaluations.at(-1)?.values ?? null,
-    best: own.best,
-    files: own.files,
+    best: best && { metric: best.metric, value: best.value, step: best.step },
+    files,
     settings: own.settings,
     seconds: own.seconds,
-    stepsPerSecond: history.seconds > 0 ? (losses.length - stepsBefore) / history.seconds : 0,
+    stepsPerSecond: history.seconds > 0 ? (losses.length - own.stepsBefore) / history.seconds : 0,
   };
 }

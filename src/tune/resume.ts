@@ -1,13 +1,13 @@
 // The folder of a run, begun or gone on with. Going on needs the same run: its options, its model and its data are held
 // against those that the folder names. What may differ is said, since the end is then not that of one unbroken run.
-import { createHash } from "node:crypto";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { checkpointName, loadCheckpoint } from "../runs/checkpoints.ts";
 import { environment } from "../runs/environment.ts";
 import { readFileChecked } from "../runs/files.ts";
 import { createRunFolder, namesOfRun, type RunFolder, reopenRunFolder } from "../runs/run-folder.ts";
 import { type Checkpoint, readCheckpoint } from "../train/checkpoint.ts";
+import { hashFiles } from "./hash-files.ts";
 import { flagOf, type OptionName, optionsOf, type RunOptions } from "./option-table.ts";
 import type { Prepared } from "./prepare.ts";
 import type { Voice } from "./voice.ts";
@@ -76,13 +76,8 @@ export function configOf({ verb, options }: Prepared): Record<string, unknown> {
   return Object.fromEntries(optionsOf(verb).map(([name]) => [name, options[name]]));
 }
 
-async function modelHash({ model }: RunOptions): Promise<Record<string, string>> {
-  if (model === null) return {};
-  return {
-    [basename(model)]: createHash("sha256")
-      .update(await readFileChecked(model))
-      .digest("hex"),
-  };
+function modelHash({ model }: RunOptions): Promise<Record<string, string>> {
+  return hashFiles(model === null ? [] : [model]);
 }
 
 async function compareRun(folder: string, prepared: Prepared, voice: Voice): Promise<void> {

@@ -1,13 +1,22 @@
 // The data of a run: what is trained on, what is held out, what must not be forgotten, as the sources that the trainer takes.
-import type { Model } from "../onnx/model.ts";
-import type { Tensor } from "../tensor.ts";
-import type { DataSource, JsonValue, PositionedBatch } from "../train/data-source.ts";
-import type { LabelKind, LossName } from "./method.ts";
-import type { RunOptions, Verb } from "./option-table.ts";
-import { openTableData } from "./table-data.ts";
+// The files and their columns are the data room's matter (src/data/dataset.ts); here is what the options say about them.
+import { type Dataset, openDataset, type SourceOptions } from "../data/dataset.ts";
+import { labelColumn } from "../data/examples.ts";
+import type { InputShape, Normalization } from "../data/fields.ts";
+import type { RowSource, Skipped } from "../data/source.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
+import { labelsOfModel } from "../lora/head.ts";
+import { cacheInputs } from "../onnx/cache.ts";
+import type { Dim, Model } from "../onnx/model.ts";
+import type { TensorType } from "../tensor.ts";
+import type { DataSource } from "../train/data-source.ts";
+import { hashFiles } from "./hash-files.ts";
+import { hasClasses, type LabelKind, type LossName, outputShape } from "./method.ts";
+import { labelsLike, mixed } from "./mixed.ts";
+import type { RunOptions } from "./option-table.ts";
 import type { Voice } from "./voice.ts";
 
-/** Batches without end, of passes of known length. */
+/** Batches of passes whose length is known. */
 export interface RunSource extends DataSource {
   readonly batchesPerEpoch: number;
 }
@@ -17,32 +26,34 @@ export interface RunData {
   /** Held out of the data, or evalData; null with `split` 0. */
   readonly target: RunSource | null;
   readonly retained: RunSource | null;
-  /** Rows of each, after filters. */
-  readonly rows: {
-    readonly train: number;
-    readonly target: number;
-    readonly retained: number;
-    readonly replay: number;
-  };
+  /** Rows of each, after filters, and how many could not be used. */
+  readonly rows: RowCounts;
   /** What feeds which input. */
   readonly matches: readonly Match[];
   readonly loss: LossName;
-  /** Class names in the order of their numbers, where the data has names. */
+  /** Class names in the order of their numbers, where the data or the model has names. */
   readonly labelNames: readonly string[] | null;
   /** SHA-256 of the files, by name. */
   readonly sha256: Readonly<Record<string, string>>;
   close(): Promise<void>;
 }
 
+export interface RowCounts {
+  readonly train: number;
+  readonly replay: number;
+  readonly target: number;
+  readonly retained: number;
+  readonly skipped: number;
+}
+
 export interface Match {
   readonly input: string;
-  readonly column: string;
-  /** Of one example. */
-  readonly shape: readonly (number | string)[];
+  /** Of a batch. */
+  readonly shape: readonly number[];
+  readonly type: TensorType;
 }
 
 export interface DataRequest {
-  readonly verb: Verb;
   readonly model: Model;
   readonly options: RunOptions;
   readonly voice: Voice;
@@ -54,52 +65,202 @@ export interface DataRequest {
 /**
  * Opens and checks the data of a run, and matches its columns with the model's inputs.
  *
- * @throws LowrankError "data" with all faults of the files, "config" for options that do not fit them.
+ * @throws LowrankError "data" with all faults of the files, "config" for options that do not fit them, "aborted".
  */
-export function openRunData(request: DataRequest): Promise<RunData> {
-  return openTableData(request);
+export async function openRunData(request: DataRequest): Promise<RunData> {
+  const opened: Dataset[] = [];
+  const close = async (): Promise<void> => {
+    for (const dataset of opened) await dataset.close();
+  };
+  const open = async (paths: readonly string[]): Promise<Dataset> => {
+    if (request.signal.aborted) throw new LowrankError("aborted", "stopped on request; nothing was written");
+    const dataset = await openDataset(paths, { onBadRow: request.options.onBadRow });
+    opened.push(dataset);
+    return dataset;
+  };
+  try {
+    return { ...(await sourcesOf(request, open)), sha256: await hashFiles(pathsOf(request.options)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }
 
-/**
- * Each batch with rows of another source behind its own. The other source goes on by itself, in passes of its own length.
- */
-export function mixed(own: RunSource, other: RunSource): RunSource {
+async function sourcesOf(
+  { model, options, voice, chooseLoss }: DataRequest,
+  open: (paths: readonly string[]) => Promise<Dataset>,
+): Promise<Omit<RunData, "sha256" | "close">> {
+  const all = await chosen(await open(options.data!), options);
+  const held = options.evalData === null && options.split > 0 ? await all.split(options.split, options.seed) : null;
+  const own = held?.rest ?? all;
+  const loss = chooseLoss(await labelKind(own, model, options));
+  const names = labelsOfModel(model);
+  const plan = sourceOptions(model, options, loss);
+  const main = await own.source({ ...plan, labels: { ...plan.labels, names } });
+  const others = { ...plan, labels: { ...plan.labels, names: main.labels ?? names } };
+  const evaluated = async (dataset: Dataset | null): Promise<RowSource | null> =>
+    dataset === null ? null : dataset.source({ ...others, shuffle: false });
+
+  const target = await evaluated(
+    held?.heldOut ?? (options.evalData === null ? null : await chosen(await open(options.evalData), options)),
+  );
+  const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData));
+  const replay = await openReplay(options, open, others);
+  const train = replay === null ? main : withReplay(main, replay, options.batchSize);
+  const used = [main, target, retained, replay?.source ?? null].filter((source) => source !== null);
+  const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
+  const finish = (source: DataSource): Promise<RunSource> => sized(labelsLike(source, outputShape(model, options)));
   return {
-    batchesPerEpoch: own.batchesPerEpoch,
-    async *batches(position) {
-      const state = position.state as { readonly epoch: number; readonly index: number } | undefined;
-      const others = other.batches(state ?? { epoch: 0, index: 0 })[Symbol.asyncIterator]();
-      try {
-        for await (const { batch, next, examples } of own.batches({ epoch: position.epoch, index: position.index })) {
-          const { value } = (await others.next()) as { value: PositionedBatch };
-          yield {
-            batch: {
-              inputs: Object.fromEntries(
-                Object.entries(batch.inputs).map(([name, rows]) => [name, joined(rows, value.batch.inputs[name]!)]),
-              ),
-              labels: joined(batch.labels, value.batch.labels),
-            },
-            next: { ...next, state: { ...value.next } as JsonValue },
-            examples: examples + value.examples,
-          };
-        }
-      } finally {
-        await others.return?.();
-      }
+    train: await finish(train),
+    target: target && (await finish(target)),
+    retained: retained && (await finish(retained)),
+    rows: {
+      train: main.examples,
+      replay: replay?.source.examples ?? 0,
+      target: target?.examples ?? 0,
+      retained: retained?.examples ?? 0,
+      skipped,
     },
+    matches: await matchesOf(main),
+    loss,
+    labelNames: main.labels ?? names,
   };
 }
 
-/** Rows of one tensor behind those of another. */
-function joined(first: Tensor, second: Tensor): Tensor {
-  const data = new (first.data.constructor as new (length: number) => Float32Array)(
-    first.data.length + second.data.length,
-  );
-  data.set(first.data as Float32Array);
-  data.set(second.data as Float32Array, first.data.length);
+/** The rows that the options leave. */
+async function chosen(dataset: Dataset, { filter, limit }: RunOptions): Promise<Dataset> {
+  const filtered = filter === null ? dataset : await dataset.filter(...filter);
+  return limit === null ? filtered : filtered.limit(limit);
+}
+
+function pathsOf({ data, evalData, retainedData, replay }: RunOptions): string[] {
+  const replayed = replay?.map((text) => parseReplay(text).path) ?? [];
+  return [...(data ?? []), ...(evalData ?? []), ...(retainedData ?? []), ...replayed];
+}
+
+/** What the first row's label is: a class wherever it is a name or a whole number and the model has several outputs. */
+async function labelKind(dataset: Dataset, model: Model, options: RunOptions): Promise<LabelKind> {
+  const label = labelColumn(dataset.columns, parseMap(options), []);
+  if (label === null) return "classes"; // the data room says what is missing
+  const { name } = dataset.columns[label]!;
+  for await (const row of dataset.rows()) {
+    const cell = row[name];
+    const value = typeof cell === "string" && cell.trim() !== "" ? Number(cell) : cell;
+    const isName = typeof cell === "string" && Number.isNaN(value);
+    const isWhole = typeof value === "bigint" || typeof value === "boolean" || Number.isInteger(value);
+    const single = outputShape(model, options)?.at(-1) === 1;
+    return isName || (isWhole && !single) ? "classes" : "numbers";
+  }
+  return "classes";
+}
+
+function sourceOptions(model: Model, options: RunOptions, loss: LossName): SourceOptions {
+  const classes = outputShape(model, options)?.at(-1);
+  const { mean, std } = options;
+  const normalization: Normalization = { ...(mean !== null && { mean }), ...(std !== null && { std }) };
   return {
-    type: first.type,
-    dims: [first.dims[0]! + second.dims[0]!, ...first.dims.slice(1)],
-    data,
-  } as unknown as Tensor;
+    inputs: inputsOf(model, options),
+    map: parseMap(options),
+    normalization,
+    labels: hasClasses(loss)
+      ? { kind: "classes", ...(typeof classes === "number" && { classes }) }
+      : { kind: "values" },
+    batchSize: options.batchSize,
+    seed: options.seed,
+  };
+}
+
+/** The inputs that the data must feed: not those of a decoder that the trainer makes itself. */
+function inputsOf({ graph }: Model, options: RunOptions): InputShape[] {
+  const made = new Set(["position_ids", ...cacheInputs(graph).map(({ info }) => info.name)]);
+  const mapped = parseMap(options);
+  return graph.inputs.flatMap(({ name, type, shape }) => {
+    if (graph.initializers.has(name) || (made.has(name) && mapped[name] === undefined)) return [];
+    return [{ name, type: type as TensorType, dims: inputDims(shape) }];
+  });
+}
+
+function inputDims(shape: readonly Dim[] | undefined): readonly (number | string | null)[] {
+  return shape ?? [null, null];
+}
+
+/** `--map input=column`. Throws LowrankError "config". */
+function parseMap({ map }: RunOptions): Record<string, string> {
+  const pairs = (map ?? []).map((text) => [text, text.indexOf("=")] as const);
+  throwFaults(
+    "config",
+    "map",
+    pairs.flatMap(([text, at]) =>
+      at > 0 && at < text.length - 1 ? [] : [`expected input=column, got ${JSON.stringify(text)}`],
+    ),
+  );
+  return Object.fromEntries(pairs.map(([text, at]) => [text.slice(0, at), text.slice(at + 1)]));
+}
+
+interface Replay {
+  readonly source: RowSource;
+  readonly share: number;
+}
+
+async function openReplay(
+  { replay, batchSize }: RunOptions,
+  open: (paths: readonly string[]) => Promise<Dataset>,
+  plan: SourceOptions,
+): Promise<Replay | null> {
+  const parts = (replay ?? []).map(parseReplay);
+  if (parts.length === 0) return null;
+  const { share } = parts[0]!;
+  throwFaults("config", "replay", [
+    ...(parts.every((part) => part.share === share) ? [] : ["expected one share for all files, got several"]),
+    ...(batchSize >= 2 ? [] : ["expected batches of 2 or more (--batch-size), got 1"]),
+  ]);
+  const dataset = await open(parts.map(({ path }) => path));
+  return { source: await dataset.source(plan), share };
+}
+
+function parseReplay(text: string): { path: string; share: number } {
+  const at = text.lastIndexOf("=");
+  const share = Number(text.slice(at + 1));
+  if (at <= 0 || !(share > 0 && share < 1)) {
+    throw new LowrankError(
+      "config",
+      `replay: expected file=share with a share between 0 and 1, got ${JSON.stringify(text)}; try general.csv=0.5`,
+    );
+  }
+  return { path: text.slice(0, at), share };
+}
+
+/** Each batch keeps its size: a share of it, a row at least, is replayed. */
+function withReplay(own: RowSource, { source, share }: Replay, batchSize: number): DataSource {
+  const replayed = Math.min(batchSize - 1, Math.max(1, Math.round(share * batchSize)));
+  return mixed(own.resized(batchSize - replayed), source.resized(replayed), own.padding);
+}
+
+/** Rows that were left out are counted and named, never dropped in silence. */
+function tellSkipped(voice: Voice, all: readonly Skipped[]): number {
+  for (const { count, faults } of all) {
+    if (count === 0) continue;
+    voice.warn(`${count} rows were left out: ${faults.join("; ")}${count > faults.length ? "; …" : ""}`);
+  }
+  return all.reduce((sum, { count }) => sum + count, 0);
+}
+
+/** Where texts are packed, the first pass is counted: the others are nearly as long. */
+async function sized(source: DataSource): Promise<RunSource> {
+  if (source.batchesPerEpoch !== undefined) return source as RunSource;
+  let batchesPerEpoch = 0;
+  for await (const { next } of source.batches({ epoch: 0, index: 0 })) {
+    batchesPerEpoch++;
+    if (next.epoch > 0) break;
+  }
+  return { ...source, batches: (position) => source.batches(position), batchesPerEpoch };
+}
+
+/** The shapes of the first batch. */
+async function matchesOf(source: DataSource): Promise<Match[]> {
+  for await (const { batch } of source.batches({ epoch: 0, index: 0 })) {
+    const inputs = Object.entries({ ...batch.inputs, labels: batch.labels });
+    return inputs.map(([input, { dims, type }]) => ({ input, shape: [...dims], type }));
+  }
+  return [];
 }

@@ -10,7 +10,7 @@ import type { SessionOptions } from "../runtime/session.ts";
 import { type EvalRows, labelsBeside, openEvalRows } from "./eval-data.ts";
 import { formatEvaluation } from "./eval-table.ts";
 import { type AdapterEvaluation, evaluateAdapters, type NamedAdapter } from "./evaluate.ts";
-import { makeLoss } from "./method.ts";
+import { chooseLoss, makeLoss } from "./method.ts";
 import { optionsOf, type RunOptions } from "./option-table.ts";
 import type { RunContext } from "./run.ts";
 import { silentVoice } from "./voice.ts";
@@ -52,10 +52,7 @@ export async function runEval(
     const progress = voice.progress("evaluating", rows.rows, "rows");
     const found = await evaluateAdapters(model, adapters, rows.batches(), {
       ...sessionOf(options),
-      loss: makeLoss(
-        options.loss === "auto" ? (rows.kind === "classes" ? "cross_entropy" : "mse") : options.loss,
-        options,
-      ),
+      loss: makeLoss(chooseLoss(options, rows.kind ?? "numbers"), options),
       signal,
       onBatch: (examples) => progress.update(examples),
     }).finally(() => progress.clear());

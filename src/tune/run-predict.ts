@@ -1,19 +1,20 @@
 // `lowrank predict`: a line of JSON for each row of the data, or text that goes on from a prompt.
-import { readdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { openDataset } from "../data/dataset.ts";
+import { loadTokenizer } from "../data/tokenizer.ts";
 import { LowrankError } from "../errors.ts";
 import { attachLora } from "../lora/attach.ts";
+import type { Model } from "../onnx/model.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { loadModel } from "../runs/model-file.ts";
 import type { Tensor } from "../tensor.ts";
 import { openDecoder } from "../train/generate.ts";
 import type { Batch } from "../train/step.ts";
-import { openEvalRows } from "./eval-data.ts";
+import { openEvalRows, tokenizerPath } from "./eval-data.ts";
+import { outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import { predict } from "./predict.ts";
 import { openSubject, sessionOf, tellSkipped } from "./run-eval.ts";
 import { textOf } from "./text-stream.ts";
-import { loadTokenizer } from "./tokenizer.ts";
 
 export interface PredictContext {
   /** Text for the answer: lines of JSON, or pieces of generated text. */
@@ -40,7 +41,30 @@ export async function runPredict(options: RunOptions, context: PredictContext): 
   }
   if (options.prompt !== null) return generateAll(options, options.prompt, context);
   if (options.data === null) throw new LowrankError("config", "predict: expected --data or --prompt, got neither");
+  if (options.model === null) throw new LowrankError("config", "expected a model, got none");
+  const model = await loadModel(options.model);
+  if (isDecoder(model, options)) return generateAll(options, promptsOf(options), context);
   return predictRows(options, context);
+}
+
+/** Whether a model gives scores of the next token. */
+function isDecoder(model: Model, options: RunOptions): boolean {
+  return outputShape(model, options)?.length === 3 && model.graph.inputs.some(({ name }) => name === "input_ids");
+}
+
+/** The prompts of data: the column `prompt`, else `text`. */
+async function* promptsOf({ data, onBadRow, filter, limit }: RunOptions): AsyncGenerator<string> {
+  const opened = await openDataset(data!, { onBadRow });
+  try {
+    const column = ["prompt", "text"].find((name) => opened.columns.some((one) => one.name === name));
+    if (column === undefined) {
+      throw new LowrankError("data", `${data!.join(", ")}: expected a column prompt or text, got neither`);
+    }
+    const filtered = filter === null ? opened : await opened.filter(...filter);
+    for await (const row of (limit === null ? filtered : filtered.limit(limit)).rows()) yield String(row[column]);
+  } finally {
+    await opened.close();
+  }
 }
 
 async function predictRows(options: RunOptions, { write, warn, signal }: PredictContext): Promise<void> {
@@ -65,44 +89,40 @@ async function* inputsOf(batches: AsyncIterable<Batch>): AsyncGenerator<Readonly
   for await (const { inputs } of batches) yield inputs;
 }
 
-async function generateAll(options: RunOptions, prompts: readonly string[], context: PredictContext): Promise<void> {
+async function generateAll(
+  options: RunOptions,
+  prompts: Iterable<string> | AsyncIterable<string>,
+  context: PredictContext,
+): Promise<void> {
   if (options.model === null) throw new LowrankError("config", "expected a model, got none");
   const model = await loadModel(options.model);
   const adapter = options.adapter === null ? null : await loadAdapter(options.adapter[0]!);
-  const tokenizer = await loadTokenizer(options.tokenizer ?? (await tokenizerBeside(options.model)));
+  const tokenizer = await loadTokenizer(await tokenizerPath(options));
   const decoder = await openDecoder(adapter === null ? model : attachLora(model, adapter.config), {
     ...sessionOf(options),
     ...(options.output !== null && { output: options.output }),
   });
   const { maxNewTokens, temperature, seed, stop } = options;
+  // Answers to rows are lines; what goes on from a prompt is shown as it comes.
+  const asLines = context.json === true || options.prompt === null;
   try {
-    for (const prompt of prompts) {
-      const tokens = decoder.generate(tokenizer.encode(prompt), {
+    for await (const prompt of prompts) {
+      const tokens = decoder.generate(tokenizer.encode(prompt, true), {
         adapter,
         maxNewTokens,
         temperature,
         seed,
-        endTokens: tokenizer.endTokens,
+        endTokens: tokenizer.eos === null ? [] : [tokenizer.eos],
         ...(context.signal !== undefined && { signal: context.signal }),
       });
       let text = "";
       for await (const piece of textOf(tokens, tokenizer.decode, stop ?? [])) {
-        if (!context.json) context.write(piece);
+        if (!asLines) context.write(piece);
         text += piece;
       }
-      context.write(context.json ? `${JSON.stringify({ prompt, text })}\n` : "\n");
+      context.write(asLines ? `${JSON.stringify({ prompt, text })}\n` : "\n");
     }
   } finally {
     await decoder.dispose();
   }
-}
-
-async function tokenizerBeside(model: string): Promise<string> {
-  const folder = dirname(model);
-  const names = await readdir(folder).catch((): string[] => []);
-  if (names.includes("tokenizer.json")) return join(folder, "tokenizer.json");
-  throw new LowrankError(
-    "config",
-    `--tokenizer: expected a Hugging Face tokenizer.json; there is none beside ${model}, so name one`,
-  );
 }

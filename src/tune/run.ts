@@ -7,26 +7,18 @@
 //   evaluation.json         for classes: what is taken for what on the evaluation data
 //   events.out.tfevents.…   with `tensorboard`
 //   summary.json            a folder that has it is complete
-//   report.html             last, from the others
-import { basename, join } from "node:path";
-import { merge } from "../adapter/merge.ts";
-import { writeAdapter } from "../adapter/peft.ts";
+//   report.html             from the others, so that it can be made again (lowrank runs report)
 import { LowrankError } from "../errors.ts";
-import type { Adapter } from "../lora/config.ts";
-import { withWeights } from "../lora/full.ts";
-import type { Model } from "../onnx/model.ts";
 import { checkpointName } from "../runs/checkpoints.ts";
-import type { FileContent } from "../runs/files.ts";
-import { saveModel } from "../runs/save-model.ts";
-import type { Tensor } from "../tensor.ts";
 import { writeCheckpoint } from "../train/checkpoint.ts";
-import { type History, type Trained, type TrainedWeights, type TrainOptions, train, trainAll } from "../train/train.ts";
+import { type TrainOptions, train, trainAll } from "../train/train.ts";
 import { openWatcher, writeEvaluation, writeReport } from "./leave.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
-import { baseFile, type Prepared, prepare, type TrainVerb } from "./prepare.ts";
-import { type RunResult, type RunSummary, summaryOf } from "./result.ts";
+import { type Prepared, prepare, type TrainVerb } from "./prepare.ts";
+import { type Outcome, type RunResult, type RunSummary, summaryOf } from "./result.ts";
 import { configOf, type OpenRun, openRun } from "./resume.ts";
+import { saveAdapters, saveWeights } from "./save.ts";
 import { silentVoice, type Voice } from "./voice.ts";
 
 export interface RunContext {
@@ -65,69 +57,74 @@ async function run(
   { voice = silentVoice, signal = new AbortController().signal }: RunContext,
 ): Promise<RunResult> {
   if (options.findLr) throw new LowrankError("config", "findLr: a run trains; call findRate for a learning rate");
-  const started = new Date();
-  const begun = performance.now();
+  const begun: Begun = { at: new Date(), clock: performance.now() };
   const prepared = await prepare(verb, options, { voice, signal });
   try {
-    const opened = await openRun(prepared, started, voice);
+    const opened = await openRun(prepared, begun.at, voice);
     tell.introduction(voice, prepared, opened);
+    const { path: folder, metrics } = opened.folder;
     try {
-      const trained = await trainIn(opened, prepared, voice, signal);
-      const files = await saveAll(opened, prepared, trained);
-      const { best, history } = trained;
-      const result = summaryOf(prepared, history, {
-        started: started.toISOString(),
-        seconds: (performance.now() - begun) / 1000,
-        stepsBefore: opened.checkpoint?.step ?? 0,
-        best: best && { metric: best.metric, value: best.value, step: best.step },
-        files,
-        settings: configOf(prepared),
-      });
-      opened.folder.metrics.flush();
-      if (!history.stopped) await writeEvaluation(opened.folder, prepared, bestOf(prepared, trained));
-      await opened.folder.writeJson("summary.json", result);
-      await writeReport(opened.folder);
-      if (history.stopped) {
-        const done = `stopped on request after step ${result.steps} of ${prepared.steps}`;
-        throw new LowrankError("aborted", `${done}; ${goOn(opened)}`);
+      const summary = await trainAndSave(prepared, opened, begun, { voice, signal });
+      if (!summary.complete) {
+        const done = `stopped on request after step ${summary.steps} of ${prepared.steps}`;
+        throw new LowrankError("aborted", `${done}; ${goOn(folder)}`);
       }
-      tell.conclusion(voice, prepared, result, opened.folder.path);
-      return { folder: opened.folder.path, summary: result };
+      tell.conclusion(voice, summary, folder);
+      return { folder, summary };
     } finally {
-      opened.folder.metrics.close();
+      metrics.close();
     }
   } finally {
     await prepared.data.close();
   }
 }
 
-/** What is to be used: the best where there was an evaluation, else the last. */
-function bestOf({ model }: Prepared, { result }: Outcome): { adapter: Adapter } | { model: Model } {
-  if ("adapter" in result) {
-    const { best, averaged, adapter } = result.adapter;
-    return { adapter: best?.adapter ?? averaged ?? adapter };
-  }
-  const { best, averaged, tensors } = result.weights;
-  return { model: withWeights(model, best?.tensors ?? averaged ?? tensors) };
+interface Begun {
+  readonly at: Date;
+  readonly clock: number;
 }
 
-/** What training gave: an adapter's files or a model, by what they are. */
-interface Outcome {
-  readonly best: RunSummary["best"];
-  readonly history: History;
-  readonly result: { readonly adapter: Trained } | { readonly weights: TrainedWeights };
+interface Company {
+  readonly voice: Voice;
+  readonly signal: AbortSignal;
 }
 
-async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal: AbortSignal): Promise<Outcome> {
+/** Everything after the folder is open: an error says which checkpoint is left, and how to go on. */
+async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, company: Company): Promise<RunSummary> {
   const { folder, checkpoint } = opened;
-  const { adapted, start, data, options, steps, verb } = prepared;
-  const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", checkpoint?.step ?? 0);
-  const watcher = openWatcher(prepared, folder);
-  const begun = performance.now();
+  const saved = { step: checkpoint?.step ?? 0 };
+  try {
+    const training = trainingIn(prepared, opened, saved, company);
+    const outcome = await trainWith(prepared, folder, training);
+    const summary = summaryOf(prepared, outcome, {
+      started: begun.at.toISOString(),
+      seconds: (performance.now() - begun.clock) / 1000,
+      stepsBefore: checkpoint?.step ?? 0,
+      settings: configOf(prepared),
+    });
+    folder.metrics.flush();
+    await folder.writeJson("summary.json", summary);
+    await writeReport(folder);
+    return summary;
+  } catch (error) {
+    throw withAdvice(error, folder.path, saved.step);
+  }
+}
+
+/** What the trainer is told, with the folder's part: checkpoints, records, words. */
+function trainingIn(
+  prepared: Prepared,
+  { folder, checkpoint }: OpenRun,
+  saved: { step: number },
+  { voice, signal }: Company,
+): TrainOptions & { readonly done: () => void } {
+  const { training, options, steps, verb } = prepared;
   const before = checkpoint?.step ?? 0;
-  let saved = before;
-  const training: TrainOptions = {
-    ...prepared.training,
+  const watcher = openWatcher(prepared, folder);
+  const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", before);
+  const begun = performance.now();
+  return {
+    ...training,
     signal,
     ...(checkpoint !== null && { resume: checkpoint }),
     checkpoint: {
@@ -136,7 +133,7 @@ async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal
         // First the records, then the checkpoint that counts them as done.
         folder.metrics.flush();
         await folder.write(checkpointName, writeCheckpoint(state));
-        saved = state.step;
+        saved.step = state.step;
       },
     },
     onStep({ step, loss, learningRate, gradientNorm }) {
@@ -156,22 +153,30 @@ async function trainIn(opened: OpenRun, prepared: Prepared, voice: Voice, signal
       progress.clear();
       tell.evaluation(voice, step, values, best);
     },
-  };
-  try {
-    if (verb === "pretrain") {
-      const weights = await trainAll(adapted, data.train, training);
+    done() {
       progress.done();
-      return { best: weights.best, history: weights.history, result: { weights } };
-    }
-    const adapter = await train(adapted, data.train, { ...training, ...(start !== null && { adapter: start }) });
-    progress.done();
-    return { best: adapter.best, history: adapter.history, result: { adapter } };
-  } catch (error) {
-    progress.clear();
-    throw withAdvice(error, opened, saved);
-  } finally {
-    watcher.close();
+      watcher.close();
+    },
+  };
+}
+
+/** Trains, and saves what came of it. */
+async function trainWith(
+  prepared: Prepared,
+  folder: OpenRun["folder"],
+  { done, ...training }: ReturnType<typeof trainingIn>,
+): Promise<Outcome> {
+  const { verb, adapted, data, start } = prepared;
+  if (verb === "pretrain") {
+    const weights = await trainAll(adapted, data.train, training);
+    done();
+    await writeEvaluation(folder, prepared, weights);
+    return { ...weights, files: await saveWeights(folder, prepared, weights) };
   }
+  const adapter = await train(adapted, data.train, { ...training, ...(start !== null && { adapter: start }) });
+  done();
+  await writeEvaluation(folder, prepared, adapter);
+  return { ...adapter, files: await saveAdapters(folder, prepared, adapter) };
 }
 
 function checkpointEvery({ checkpointEvery: steps, evalEvery }: RunOptions): { steps?: number; epochs?: number } {
@@ -180,64 +185,16 @@ function checkpointEvery({ checkpointEvery: steps, evalEvery }: RunOptions): { s
 }
 
 /** The same error with word of what is left and how to go on. */
-function withAdvice(error: unknown, opened: OpenRun, saved: number): unknown {
+function withAdvice(error: unknown, folder: string, savedStep: number): unknown {
   if (!(error instanceof LowrankError)) return error;
-  const left = saved > 0 ? `the checkpoint of step ${saved} is intact; ${goOn(opened)}` : "there is no checkpoint yet";
+  const left =
+    savedStep > 0 ? `the checkpoint of step ${savedStep} is intact; ${goOn(folder)}` : "there is no checkpoint yet";
   return new LowrankError(error.code, `${error.message}; ${left}`, {
     cause: error,
     ...(error.faults.length > 1 && { faults: [...error.faults, left] }),
   });
 }
 
-function goOn({ folder }: OpenRun): string {
-  return `go on with the same command, --resume and --out ${folder.path}`;
-}
-
-/** Writes what was trained. Returns the names of the files by what they are. */
-async function saveAll(opened: OpenRun, prepared: Prepared, { result }: Outcome): Promise<Record<string, string>> {
-  if ("weights" in result) return saveWeights(opened, prepared, result.weights);
-  return saveAdapters(opened, prepared, result.adapter);
-}
-
-async function saveWeights(
-  { folder }: OpenRun,
-  { model }: Prepared,
-  { tensors, averaged, best }: TrainedWeights,
-): Promise<Record<string, string>> {
-  const write = async (name: string, weights: ReadonlyMap<string, Tensor>): Promise<void> => {
-    folder.note(name);
-    for (const path of await saveModel(withWeights(model, weights), join(folder.path, name)))
-      folder.note(basename(path));
-  };
-  await write("model.onnx", averaged ?? tensors);
-  if (best !== null) await write("best.onnx", best.tensors);
-  return { model: "model.onnx", ...(best !== null && { best: "best.onnx" }), checkpoint: checkpointName };
-}
-
-async function saveAdapters(
-  { folder }: OpenRun,
-  { model, options, data, isNewModel }: Prepared,
-  { adapter, averaged, best }: Trained,
-): Promise<Record<string, string>> {
-  const write = async (name: string, own: Adapter): Promise<void> => {
-    const files = new Map<string, FileContent>(writeAdapter(own));
-    if (data.labelNames !== null) files.set("labels.json", `${JSON.stringify(data.labelNames, null, 2)}\n`);
-    await folder.writeFolder(name, files);
-  };
-  const writeWhole = async (name: string, whole: Model): Promise<void> => {
-    folder.note(name);
-    for (const path of await saveModel(whole, join(folder.path, name))) folder.note(basename(path));
-  };
-  const last = averaged ?? adapter;
-  if (isNewModel) await writeWhole(baseFile, model);
-  await write("adapter", last);
-  if (best !== null) await write("best", best.adapter);
-  if (options.merge) await writeWhole("merged.onnx", merge(model, best?.adapter ?? last));
-  return {
-    ...(isNewModel && { base: baseFile }),
-    adapter: "adapter",
-    ...(best !== null && { best: "best" }),
-    ...(options.merge && { merged: "merged.onnx" }),
-    checkpoint: checkpointName,
-  };
+function goOn(folder: string): string {
+  return `go on with the same command, --resume and --out ${folder}`;
 }
