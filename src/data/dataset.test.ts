@@ -75,6 +75,20 @@ describe("CSV", () => {
     await plain.close();
   });
 
+  it("normalizes numbers that are kept in memory as those that are read in blocks", async () => {
+    const rows = "label,x0,x1\n0,17,255\n1,3,0.25\n";
+    const normalization = { scale: 1 / 255, mean: [0.1307], std: [0.3081] };
+    const values: number[][] = [];
+    for (const text of [rows, rows.replace("label,", "label,note,").replaceAll(/\n(\d),/g, "\n$1,text,")]) {
+      const data = await openDataset(await file(text, ".csv"));
+      const source = await data.source({ inputs: [x2], shuffle: false, normalization });
+      values.push((await take(source, 1))[0]!.x);
+      await data.close();
+    }
+    expect(values[0]).toEqual(values[1]);
+    expect(values[0]![1]).toBeCloseTo((1 - 0.1307) / 0.3081, 6);
+  });
+
   it("keeps codes and large whole numbers as they are", async () => {
     const data = await openDataset(await file("id,code\n16777217,007\n2,8\n", ".csv"));
     expect(await allNamed(data)).toEqual([

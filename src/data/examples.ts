@@ -1,6 +1,6 @@
 // Rows of numbers and images as batches: each input of the model from its columns, into arrays that are made twice and
 // filled in turn.
-import { throwFaults } from "../errors.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
 import {
   createField,
   type Field,
@@ -103,7 +103,8 @@ function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare
       try {
         return checkCells((await prepare([row]))[0]!);
       } catch (error) {
-        return (error as Error).message;
+        if (error instanceof LowrankError) return error.message;
+        throw error;
       }
     },
     begin: (batchSize) => assembler(fields, labels, prepare, batchSize),

@@ -248,7 +248,13 @@ function store({
 function scalarWriter(writing: Writing): Field["write"] {
   const { columns, names, width, type } = writing;
   const put = store(writing);
+  const adjacent = columns.every((column, index) => column === columns[0]! + index);
   return (row, target, at) => {
+    if (adjacent && type === "float32" && row instanceof Float32Array) {
+      // Rows that are kept as float32 take half the time by this way; what is not finite is left to the other, to be named.
+      const cells = row.subarray(columns[0], columns[0]! + width);
+      if (copyFloats(cells, target as Float32Array, at * width, writing.affine)) return null;
+    }
     for (let element = 0; element < width; element++) {
       const cell = row[columns[element]!]!;
       if (!put(target, at * width + element, cellNumber(cell), element)) {
@@ -257,6 +263,20 @@ function scalarWriter(writing: Writing): Field["write"] {
     }
     return null;
   };
+}
+
+/** False when it met a number that is not finite, or has channels to tell apart. */
+function copyFloats(cells: Float32Array, target: Float32Array, start: number, scaled: Affine | null): boolean {
+  if (scaled !== null && scaled.mean.length > 1) return false;
+  const { fround } = Math;
+  const [multiply, divide] = scaled === null ? [1, 1] : scaled.scale === 1 / 255 ? [1, 255] : [scaled.scale, 1];
+  const [mean, std] = [fround(scaled?.mean[0] ?? 0), fround(scaled?.std[0] ?? 1)];
+  for (let at = 0; at < cells.length; at++) {
+    const value = cells[at]!;
+    if (value - value !== 0) return false;
+    target[start + at] = fround(fround((value * multiply) / divide) - mean) / std;
+  }
+  return true;
 }
 
 /** One column with all elements. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { createRunFolder, type RunFolder, timeForName } from "./run-folder.ts";
+import { createRunFolder, namesOfRun, type RunFolder, reopenRunFolder, timeForName } from "./run-folder.ts";
 
 let folder = "";
 beforeEach(async () => {
@@ -130,4 +130,40 @@ describe("a given folder", () => {
       chmodSync(folder, 0o755);
     },
   );
+});
+
+describe("going on with a run", () => {
+  it("keeps what is there, and of the metrics what comes before the checkpoint", async () => {
+    const path = join(folder, "run");
+    const run = await create(path);
+    await run.writeJson("config.json", { seed: 0 });
+    for (let step = 1; step <= 4; step++) run.metrics.append({ kind: "evaluation", phase: "tune", step });
+    run.metrics.close();
+    // A line that a killed process has left unfinished.
+    writeFileSync(join(path, "metrics.jsonl"), '{"kind":"eval', { flag: "a" });
+    const again = await reopenRunFolder(path, ({ step }) => Number(step) <= 2);
+    again!.metrics.append({ kind: "evaluation", phase: "tune", step: 3, again: true });
+    again!.metrics.close();
+    await again!.write("summary.json", "{}");
+    expect(readFileSync(join(path, "metrics.jsonl"), "utf8")).toBe(
+      '{"kind":"evaluation","phase":"tune","step":1}\n{"kind":"evaluation","phase":"tune","step":2}\n' +
+        '{"kind":"evaluation","phase":"tune","step":3,"again":true}\n',
+    );
+    expect(readFileSync(join(path, "config.json"), "utf8")).toContain("seed");
+    expect(await namesOfRun(path)).toEqual(["metrics.jsonl", "config.json", "summary.json"]);
+  });
+
+  it("finds nothing to go on with in a folder that is no run's", async () => {
+    expect(await reopenRunFolder(join(folder, "absent"), () => true)).toBeNull();
+    writeFileSync(join(folder, ".lowrank-run"), "something else\n");
+    expect(await reopenRunFolder(folder, () => true)).toBeNull();
+  });
+
+  it("begins anew over what a killed process has left half written", async () => {
+    mkdirSync(join(folder, "run"));
+    writeFileSync(join(folder, "run", ".lowrank-0123456789ab.tmp"), "half");
+    const run = await create(join(folder, "run"));
+    run.metrics.close();
+    expect(readdirSync(join(folder, "run")).sort()).toEqual([".lowrank-run", "metrics.jsonl"]);
+  });
 });

@@ -159,8 +159,7 @@ async function claim(folder: string): Promise<string> {
   await makeFolder(folder, true);
   const found = await system(folder, "open", () => readdir(folder));
   const entries = found.filter((name) => !isTemporary(name));
-  if (entries.length === 0) return folder;
-  const names = entries.includes(marker) ? await readMarker(folder) : null;
+  const names = entries.length === 0 ? [] : entries.includes(marker) ? await readMarker(folder) : null;
   if (names === null) {
     throw new LowrankError(
       "file",

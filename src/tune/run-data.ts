@@ -1,9 +1,13 @@
 // The data of a run: what is trained on, what is held out, what must not be forgotten, as the sources that the trainer takes.
 // The files and their columns are the data room's matter (src/data/dataset.ts); here is what the options say about them.
+import { dirname, join } from "node:path";
 import { type Dataset, openDataset, type SourceOptions } from "../data/dataset.ts";
 import { labelColumn } from "../data/examples.ts";
 import type { InputShape, Normalization } from "../data/fields.ts";
+import { mix, type Replayed } from "../data/mix.ts";
 import type { RowSource, Skipped } from "../data/source.ts";
+import type { TextOptions } from "../data/text.ts";
+import { loadTokenizer } from "../data/tokenizer.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -11,8 +15,8 @@ import type { Dim, Model } from "../onnx/model.ts";
 import type { TensorType } from "../tensor.ts";
 import type { DataSource } from "../train/data-source.ts";
 import { hashFiles } from "./hash-files.ts";
+import { labelsLike } from "./labels-like.ts";
 import { hasClasses, type LabelKind, type LossName, outputShape } from "./method.ts";
-import { labelsLike, mixed } from "./mixed.ts";
 import type { RunOptions } from "./option-table.ts";
 import type { Voice } from "./voice.ts";
 
@@ -93,9 +97,10 @@ async function sourcesOf(
   const all = await chosen(await open(options.data!), options);
   const held = options.evalData === null && options.split > 0 ? await all.split(options.split, options.seed) : null;
   const own = held?.rest ?? all;
-  const loss = chooseLoss(await labelKind(own, model, options));
+  const isText = hasTexts(all, model);
+  const loss = chooseLoss(await labelKind(own, model, options, isText));
   const names = labelsOfModel(model);
-  const plan = sourceOptions(model, options, loss);
+  const plan = sourceOptions(model, options, loss, isText ? await textOptions(options, loss) : null);
   const main = await own.source({ ...plan, labels: { ...plan.labels, names } });
   const others = { ...plan, labels: { ...plan.labels, names: main.labels ?? names } };
   const evaluated = async (dataset: Dataset | null): Promise<RowSource | null> =>
@@ -106,8 +111,8 @@ async function sourcesOf(
   );
   const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData));
   const replay = await openReplay(options, open, others);
-  const train = replay === null ? main : withReplay(main, replay, options.batchSize);
-  const used = [main, target, retained, replay?.source ?? null].filter((source) => source !== null);
+  const train = replay.length === 0 ? main : mix(main, replay);
+  const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
   const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
   const finish = (source: DataSource): Promise<RunSource> => sized(labelsLike(source, outputShape(model, options)));
   return {
@@ -116,7 +121,7 @@ async function sourcesOf(
     retained: retained && (await finish(retained)),
     rows: {
       train: main.examples,
-      replay: replay?.source.examples ?? 0,
+      replay: replay.reduce((sum, { source }) => sum + source.examples, 0),
       target: target?.examples ?? 0,
       retained: retained?.examples ?? 0,
       skipped,
@@ -138,10 +143,25 @@ function pathsOf({ data, evalData, retainedData, replay }: RunOptions): string[]
   return [...(data ?? []), ...(evalData ?? []), ...(retainedData ?? []), ...replayed];
 }
 
+/** Whether the rows are texts and the model takes tokens, which the data does not have yet. */
+function hasTexts({ columns }: Dataset, { graph }: Model): boolean {
+  const names = columns.map(({ name }) => name);
+  const takesTokens = graph.inputs.some(({ name }) => name === "input_ids");
+  return takesTokens && !names.includes("input_ids");
+}
+
+async function textOptions(options: RunOptions, loss: LossName): Promise<TextOptions> {
+  const { tokenizer, model, maxLength, packing, trainOnPrompt } = options;
+  const path = tokenizer ?? join(dirname(model ?? ""), "tokenizer.json");
+  const task = loss === "causal_lm" ? "causal" : "classify";
+  return { tokenizer: await loadTokenizer(path), maxLength, packing, trainOnPrompt, task };
+}
+
 /** What the first row's label is: a class wherever it is a name or a whole number and the model has several outputs. */
-async function labelKind(dataset: Dataset, model: Model, options: RunOptions): Promise<LabelKind> {
+async function labelKind(dataset: Dataset, model: Model, options: RunOptions, isText: boolean): Promise<LabelKind> {
   const label = labelColumn(dataset.columns, parseMap(options), []);
-  if (label === null) return "classes"; // the data room says what is missing
+  // Without labels, texts are their own; else the data room says what is missing.
+  if (label === null) return isText ? "tokens" : "classes";
   const { name } = dataset.columns[label]!;
   for await (const row of dataset.rows()) {
     const cell = row[name];
@@ -154,12 +174,13 @@ async function labelKind(dataset: Dataset, model: Model, options: RunOptions): P
   return "classes";
 }
 
-function sourceOptions(model: Model, options: RunOptions, loss: LossName): SourceOptions {
+function sourceOptions(model: Model, options: RunOptions, loss: LossName, text: TextOptions | null): SourceOptions {
   const classes = outputShape(model, options)?.at(-1);
   const { mean, std } = options;
   const normalization: Normalization = { ...(mean !== null && { mean }), ...(std !== null && { std }) };
   return {
-    inputs: inputsOf(model, options),
+    inputs: inputsOf(model, options, text !== null),
+    ...(text !== null && { text }),
     map: parseMap(options),
     normalization,
     labels: hasClasses(loss)
@@ -171,8 +192,10 @@ function sourceOptions(model: Model, options: RunOptions, loss: LossName): Sourc
 }
 
 /** The inputs that the data must feed: not those of a decoder that the trainer makes itself. */
-function inputsOf({ graph }: Model, options: RunOptions): InputShape[] {
-  const made = new Set(["position_ids", ...cacheInputs(graph).map(({ info }) => info.name)]);
+function inputsOf({ graph }: Model, options: RunOptions, isText: boolean): InputShape[] {
+  const caches = cacheInputs(graph).map(({ info }) => info.name);
+  // Packed texts have positions that begin anew, so that the data makes them.
+  const made = new Set([...caches, ...(isText ? [] : ["position_ids"])]);
   const mapped = parseMap(options);
   return graph.inputs.flatMap(({ name, type, shape }) => {
     if (graph.initializers.has(name) || (made.has(name) && mapped[name] === undefined)) return [];
@@ -197,25 +220,17 @@ function parseMap({ map }: RunOptions): Record<string, string> {
   return Object.fromEntries(pairs.map(([text, at]) => [text.slice(0, at), text.slice(at + 1)]));
 }
 
-interface Replay {
-  readonly source: RowSource;
-  readonly share: number;
-}
-
+/** One source for each file of `--replay`. */
 async function openReplay(
-  { replay, batchSize }: RunOptions,
+  { replay }: RunOptions,
   open: (paths: readonly string[]) => Promise<Dataset>,
   plan: SourceOptions,
-): Promise<Replay | null> {
-  const parts = (replay ?? []).map(parseReplay);
-  if (parts.length === 0) return null;
-  const { share } = parts[0]!;
-  throwFaults("config", "replay", [
-    ...(parts.every((part) => part.share === share) ? [] : ["expected one share for all files, got several"]),
-    ...(batchSize >= 2 ? [] : ["expected batches of 2 or more (--batch-size), got 1"]),
-  ]);
-  const dataset = await open(parts.map(({ path }) => path));
-  return { source: await dataset.source(plan), share };
+): Promise<Replayed[]> {
+  const sources: Replayed[] = [];
+  for (const { path, share } of (replay ?? []).map(parseReplay)) {
+    sources.push({ source: await (await open([path])).source(plan), share });
+  }
+  return sources;
 }
 
 function parseReplay(text: string): { path: string; share: number } {
@@ -228,12 +243,6 @@ function parseReplay(text: string): { path: string; share: number } {
     );
   }
   return { path: text.slice(0, at), share };
-}
-
-/** Each batch keeps its size: a share of it, a row at least, is replayed. */
-function withReplay(own: RowSource, { source, share }: Replay, batchSize: number): DataSource {
-  const replayed = Math.min(batchSize - 1, Math.max(1, Math.round(share * batchSize)));
-  return mixed(own.resized(batchSize - replayed), source.resized(replayed), own.padding);
 }
 
 /** Rows that were left out are counted and named, never dropped in silence. */
