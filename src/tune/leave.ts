@@ -13,6 +13,8 @@ import type { Trained, TrainedWeights } from "../train/train.ts";
 import { evaluateAdapters } from "./evaluate.ts";
 import type { Prepared } from "./prepare.ts";
 
+const evaluationFile = "evaluation.json";
+
 /** Told of steps and evaluations; writes nothing where event files were not asked for. */
 export interface Watcher {
   step(step: number, scalars: Scalars): void;
@@ -41,13 +43,16 @@ export async function writeEvaluation(
   { data, loss, session, model }: Prepared,
   trained: Trained | TrainedWeights,
 ): Promise<void> {
-  if (data.target === null || data.loss !== "cross_entropy" || trained.history.stopped) return;
+  if (data.target === null || data.loss !== "cross_entropy") return;
+  // A run that is stopped leaves it to the one that goes on, but names it where that one would: markers are the same then.
+  folder.note(evaluationFile);
+  if (trained.history.stopped) return;
   const batches = onePass(data.target);
   const found =
     "adapter" in trained
       ? await evaluateAdapters(model, [{ name: "adapter", adapter: usedOf(trained) }], batches, { ...session, loss })
       : await evaluateAdapters(withWeights(model, weightsOf(trained)), [], batches, { ...session, loss });
-  await folder.writeJson("evaluation.json", found);
+  await folder.writeJson(evaluationFile, found);
 }
 
 function usedOf({ best, averaged, adapter }: Trained): Adapter {
