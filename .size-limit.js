@@ -1,9 +1,21 @@
 // What a page that uses the library downloads, the runtime aside.
+const withoutRuntime = {
+  path: "dist/index.js",
+  modifyEsbuildConfig: (config) => ({ ...config, external: ["#ort", "onnxruntime-*"] }),
+};
+
 export default [
+  { name: "everything, without ONNX Runtime", limit: "140 kB", ...withoutRuntime },
   {
-    name: "browser entry, without ONNX Runtime",
-    path: "dist/index.js",
-    limit: "90 kB",
-    modifyEsbuildConfig: (config) => ({ ...config, external: ["#ort", "onnxruntime-*"] }),
+    name: "a page that runs adapters",
+    import: "{ readModel, attachLora, readAdapter, createSession }",
+    limit: "75 kB",
+    ...withoutRuntime,
+  },
+  {
+    name: "a page that trains adapters",
+    import: "{ readModel, attachLora, train, crossEntropy, adamw, writeAdapter, createSession }",
+    limit: "105 kB",
+    ...withoutRuntime,
   },
 ];

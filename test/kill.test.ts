@@ -18,7 +18,9 @@ const load = ["runs/adapter-files.js", "tensor.js"]
 /** Adapters that can be told apart by either file alone: rank r, values r. */
 const make = `(r) => ({
   config: { r, loraAlpha: r, targetModules: ["fc"], excludeModules: null, useRslora: false, rankPattern: {}, alphaPattern: {},
-    fanInFanOut: false, initLoraWeights: true, baseModelNameOrPath: null, taskType: null, extra: {} },
+    fanInFanOut: false, initLoraWeights: true, loraDropout: 0, layersToTransform: null, layersPattern: null, useDora: false,
+    loraBias: false, bias: "none", modulesToSave: null, trainableTokenIndices: null, baseModelNameOrPath: null, taskType: null,
+    extra: {} },
   tensors: new Map([
     ["base_model.model.fc.lora_A.weight", tensor("float32", [r, 3], new Float32Array(3 * r).fill(r))],
     ["base_model.model.fc.lora_B.weight", tensor("float32", [2, r], new Float32Array(2 * r).fill(r))],

@@ -15,6 +15,8 @@ import { storedTensors, toFloat32 } from "./storage.ts";
 
 const configName = "adapter_config.json";
 const weightsName = "adapter_model.safetensors";
+const labelsName = "labels.json";
+const maxLabelBytes = 10_000_000;
 
 /** An adapter directory's files by name; others than the two are left alone. */
 export type AdapterFiles = ReadonlyMap<string, Uint8Array> | Readonly<Record<string, Uint8Array>>;
@@ -58,14 +60,36 @@ export function readAdapter(files: AdapterFiles, options: ReadAdapterOptions = {
     if (config !== null && faults.length === 0)
       warnings.push(...unplaced(config, modules), ...variantWarnings(config, tensors));
   }
+  const labels = getFile(files, labelsName) === undefined ? null : readPart(files, labelsName, faults, readLabels);
   throwFaults("adapter", options.where ?? "adapter", limit(faults));
   if (config === null || tensors === null) throw new Error("internal: an adapter without faults was not read");
   for (const warning of warnings) options.onWarning?.(`${options.where ?? "adapter"}: ${warning}`);
-  return { config: withTargets(config, tensors), tensors, ...(storage.size > 0 && { storage }) };
+  return {
+    config: withTargets(config, tensors),
+    tensors,
+    ...(labels && { labels }),
+    ...(storage.size > 0 && { storage }),
+  };
+}
+
+/** The names of a head's classes: a JSON list of text. */
+function readLabels(bytes: Uint8Array, faults: string[]): readonly string[] | null {
+  const value = bytes.length > maxLabelBytes ? undefined : parseLabels(bytes);
+  if (Array.isArray(value) && value.every((label) => typeof label === "string")) return value;
+  faults.push(`expected a JSON list of names in at most ${maxLabelBytes} bytes, got another content`);
+  return null;
+}
+
+function parseLabels(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return undefined;
+  }
 }
 
 /**
- * The two files of a PEFT adapter directory. An adapter that was read and not changed gives the same bytes again; one that was
+ * The two files of a PEFT adapter directory, and `labels.json` where a head has names for its classes. An adapter that was read and not changed gives the same bytes again; one that was
  * trained on a residual (PiSSA, OLoRA) is written as plain LoRA of twice the rank, which fits the base itself. Tensors of
  * a stored type that no longer holds their values exactly are written as float32. Throws LowrankError "adapter" for what
  * `readAdapter` would refuse (NaN, infinity, shapes that disagree), and for int8, which these files cannot hold.
@@ -93,7 +117,12 @@ export function writeAdapter(given: Adapter): Map<string, Uint8Array> {
   return new Map([
     [configName, writeConfig(adapter.config, paths)],
     [weightsName, writeSafetensors(storedTensors(adapter), { format: "pt" })],
+    ...(adapter.labels === undefined ? [] : [[labelsName, writeLabels(adapter.labels)] as const]),
   ]);
+}
+
+function writeLabels(labels: readonly string[]): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(labels, null, 2)}\n`);
 }
 
 /**

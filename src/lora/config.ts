@@ -61,6 +61,8 @@ export interface Adapter {
    * gives what it is on the base itself.
    */
   readonly initial?: ReadonlyMap<string, Tensor>;
+  /** The names of the classes that a head of its own (`withHead`) tells apart; a file `labels.json` beside PEFT's two. */
+  readonly labels?: readonly string[];
   /** The type that a file holds a tensor in, by key, where that is not float32; memory has float32 all the same. */
   readonly storage?: ReadonlyMap<string, StorageType>;
 }

@@ -1,11 +1,14 @@
 import { describe, expect, it } from "vitest";
+import { readAdapter, writeAdapter } from "../adapter/peft.ts";
 import { LowrankError } from "../errors.ts";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
 import { sites } from "../onnx/sites.ts";
 import { openSession } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
+import { attachLora } from "./attach.ts";
 import { labelsOfModel, withHead } from "./head.ts";
+import { initAdapter } from "./init.ts";
 import { twoLayers } from "./testing/models.ts";
 
 /** ids [batch, tokens] -> rows of a table [batch, tokens, 3]; with a mask among the inputs, or without. */
@@ -108,6 +111,24 @@ describe("withHead", () => {
       withHead(base, { labels: 2, seed }).graph.initializers.get("classifier.weight")!.bytes;
     expect(weights(1)).toEqual(weights(1));
     expect(weights(1)).not.toEqual(weights(2));
+  });
+
+  it("is saved whole with an adapter, and with its label names", () => {
+    const model = withHead(twoLayers(), { labels: ["ham", "spam", "rest"] });
+    const adapted = attachLora(model, { r: 2, targetModules: ["fc1"], modulesToSave: ["classifier"] });
+    const { adapter } = initAdapter(adapted);
+    const files = writeAdapter(adapter);
+    expect([...files.keys()]).toEqual(["adapter_config.json", "adapter_model.safetensors", "labels.json"]);
+    const read = readAdapter(files);
+    expect(read.labels).toEqual(["ham", "spam", "rest"]);
+    expect([...read.tensors].map(([key, { dims }]) => [key, dims])).toEqual([
+      ["base_model.model.classifier.bias", [3]],
+      ["base_model.model.classifier.weight", [3, 5]],
+      ["base_model.model.fc1.lora_A.weight", [2, 3]],
+      ["base_model.model.fc1.lora_B.weight", [5, 2]],
+    ]);
+    const broken = new Map([...files, ["labels.json", new TextEncoder().encode("{}")]]);
+    expect(() => readAdapter(broken)).toThrow(/labels\.json: expected a JSON list of names/);
   });
 
   it.each([

@@ -6,6 +6,7 @@ import { elementCount, type Tensor, zeros } from "../tensor.ts";
 import type { AdaptedModel } from "./adapted.ts";
 import type { Adapter } from "./config.ts";
 import { factorDims } from "./factors.ts";
+import { labelsOfModel } from "./head.ts";
 import { principalMethod } from "./init/principal.ts";
 import { drawFactors } from "./init/random.ts";
 import { onResidual, principalTensors } from "./residual.ts";
@@ -58,8 +59,10 @@ export function initAdapter(
     tensors.set(b, B);
   }
   for (const [key, start] of startsOf(adapted)) tensors.set(key, start);
-  if (initial === undefined) return { adapted, adapter: { config: own, tensors } };
-  return { adapted: onResidual(adapted, initial), adapter: { config: own, tensors, initial } };
+  const names = config.modulesToSave === null ? null : labelsOfModel(adapted.base);
+  const fresh = { config: own, tensors, ...(names && { labels: names }) };
+  if (initial === undefined) return { adapted, adapter: fresh };
+  return { adapted: onResidual(adapted, initial), adapter: { ...fresh, initial } };
 }
 
 /** Throws LowrankError "config" where a method cannot start this model, with all sites that are in the way. */

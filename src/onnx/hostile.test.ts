@@ -474,6 +474,15 @@ describe("files made to take forever", () => {
     expect(performance.now() - begin).toBeLessThan(2000);
   });
 
+  it("two million 64-bit integers of a byte each", () => {
+    const values = new BinaryWriter().tag(7, WireType.LengthDelimited).bytes(new Uint8Array(2_000_000)).finish();
+    const graph = new BinaryWriter().tag(5, WireType.LengthDelimited).bytes(values).finish();
+    const bytes = new BinaryWriter().tag(7, WireType.LengthDelimited).bytes(graph).finish();
+    const before = process.memoryUsage().rss;
+    expect(refusal(bytes).message).toMatch(/TensorProto\.int64_data: more than 1048576 integers in lists; save/);
+    expect(process.memoryUsage().rss - before).toBeLessThan(10 * bytes.length + 16e6);
+  });
+
   it("a tensor of a hundred thousand dimensions", () => {
     const dims = new Array<bigint>(100_000).fill(1n);
     const bytes = graphBytes({ initializer: [{ name: "w", dataType: 1, dims, rawData: new Uint8Array(4) }] });

@@ -18,6 +18,12 @@ const bytesPerMessage = 6;
 const fewMessages = 1000;
 const manyMessages = 2 ** 20;
 
+/**
+ * Each 64-bit integer in a list becomes an object of 24 bytes and a place in the list, and can be one byte long. Tensors of them
+ * are stored as raw bytes by every exporter; what stands in lists are sizes and axes.
+ */
+const mostWideIntegers = 2 ** 20;
+
 /** Returns when `bytes` are a message of `schema`, and throws an Error that says what is wrong otherwise. */
 export function checkWire(bytes: Uint8Array, schema: DescMessage): void {
   new WireChecker(bytes).message(schema, bytes.length, 0);
@@ -28,6 +34,7 @@ class WireChecker {
   readonly #reader: BinaryReader;
 
   #messages = 0;
+  #wideIntegers = 0;
   readonly #mostMessages: number;
 
   constructor(bytes: Uint8Array) {
@@ -58,15 +65,26 @@ class WireChecker {
     const wanted = wireTypeOf(field);
     const isPacked = wireType === WireType.LengthDelimited && wanted !== wireType && field.fieldKind === "list";
     if (wireType !== wanted && !isPacked) throw new Error(`${where}: expected wire type ${wanted}, got ${wireType}`);
+    const isWide = field.fieldKind === "list" && wideTypes.has(field.scalar);
     if (wireType !== WireType.LengthDelimited) {
+      if (isWide) this.#countWide(where);
       this.#number(wanted, end, where);
       return;
     }
     const stop = reader.uint32() + reader.pos;
     if (stop > end) throw new Error(`${where}: its length reaches past the end`);
     if (field.message !== undefined) this.message(field.message, stop, depth + 1);
-    else if (isPacked) while (reader.pos < stop) this.#number(wanted, stop, where);
-    else reader.pos = stop;
+    else if (isPacked) {
+      while (reader.pos < stop) {
+        if (isWide) this.#countWide(where);
+        this.#number(wanted, stop, where);
+      }
+    } else reader.pos = stop;
+  }
+
+  #countWide(where: string): void {
+    if (++this.#wideIntegers <= mostWideIntegers) return;
+    throw new Error(`${where}: more than ${mostWideIntegers} integers in lists; save the model's tensors as raw data`);
   }
 
   #number(wireType: WireType, end: number, where: string): void {
@@ -78,6 +96,8 @@ class WireChecker {
     this.#reader.pos = stop;
   }
 }
+
+const wideTypes: ReadonlySet<ScalarType | undefined> = new Set([ScalarType.INT64, ScalarType.UINT64]);
 
 const byNumber = new WeakMap<DescMessage, ReadonlyMap<number, DescField>>();
 

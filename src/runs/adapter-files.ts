@@ -39,7 +39,7 @@ export async function loadAdapter(path: string, options: LoadAdapterOptions = {}
     case "mlx":
       return readMlxAdapter(await readFilesTogether(path, mlxFiles), where);
     case "peft": {
-      const files = await readFilesTogether(path, peftFiles);
+      const files = await readFilesTogether(path, [...peftFiles, "labels.json"]);
       // Only its name matters: readAdapter says what to do about a pickled one, and must not be given it to read.
       if ((await listing(path)).includes("adapter_model.bin")) files.set("adapter_model.bin", new Uint8Array());
       return readAdapter(files, where);
