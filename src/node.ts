@@ -24,6 +24,7 @@ export {
   type ChangedRecord,
   type EvaluationPoint,
   findRuns,
+  type MisreadRecord,
   type ResultRecord,
   type RunRecord,
   readRun,
@@ -43,6 +44,7 @@ export {
   type Evaluated,
   type EvaluateOptions,
   evaluateAdapters,
+  type MisreadExample,
   type NamedAdapter,
 } from "./tune/evaluate.ts";
 export { findRate } from "./tune/find-rate.ts";

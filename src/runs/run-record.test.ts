@@ -32,6 +32,7 @@ const evaluation = {
         [4, 0],
         [1, 3],
       ],
+      wrong: [{ index: 6, label: 0, read: 1 }, { index: "x" }],
     },
   ],
   changes: [
@@ -112,7 +113,7 @@ describe("readRun", () => {
     };
     const run = await readRun(writeRun("bad", base, { "summary.json": bad, "evaluation.json": confusion }));
     expect([run.verb, run.seconds, run.best, run.labels, run.steps]).toEqual(["tune", null, null, null, 2]);
-    expect([run.results, run.changed]).toEqual([[{ name: "base", confusion: null }], []]);
+    expect([run.results, run.changed]).toEqual([[{ name: "base", confusion: null, wrong: [] }], []]);
     expect(checkMarkup(renderRunReport(run))).toEqual([]);
     await expect(readRun(folder)).rejects.toThrow(/expected the folder of a run/);
     writeFileSync(join(folder, "bad", "summary.json"), "{");
@@ -160,7 +161,15 @@ describe("tables and pages", () => {
     const run = await readRun(writeRun("one", base, { "summary.json": summary(base), "evaluation.json": evaluation }));
     const page = renderRunReport(run);
     expect(checkMarkup(page)).toEqual([]);
-    for (const word of ["Learning rate", "Accuracy", "7 of 8 read rightly", "now right", "now wrong", "&lt;ham&gt;"]) {
+    for (const word of [
+      "Learning rate",
+      "Accuracy",
+      "7 of 8 read rightly",
+      "Examples that are read wrongly",
+      "now right",
+      "now wrong",
+      "&lt;ham&gt;",
+    ]) {
       expect(page).toContain(word);
     }
     expect(page).not.toMatch(/<ham>|https?:\/\/|<script|NaN/);

@@ -22,6 +22,14 @@ export interface EvaluationPoint {
 export interface ResultRecord {
   readonly name: string;
   readonly confusion: readonly (readonly number[])[] | null;
+  /** The first examples that are read wrongly. */
+  readonly wrong: readonly MisreadRecord[];
+}
+
+export interface MisreadRecord {
+  readonly index: number;
+  readonly label: number;
+  readonly read: number;
 }
 
 /** An example that was read otherwise than by the base. */
@@ -152,17 +160,22 @@ function resultOf(value: unknown): ResultRecord[] {
   const rows = listOf(result?.confusion, (row) => listOf(row, (cell) => numberOf(cell) !== null) !== null);
   const confusion = rows as readonly (readonly number[])[] | null;
   const isSquare = confusion?.every((row) => row.length === confusion.length) === true;
-  return [{ name, confusion: isSquare && confusion.length > 0 ? confusion : null }];
+  const wrong = examplesOf(result?.wrong, ["index", "label", "read"]) as readonly MisreadRecord[];
+  return [{ name, confusion: isSquare && confusion.length > 0 ? confusion : null, wrong }];
 }
 
 function changedOf(evaluation: Record<string, unknown> | null): readonly ChangedRecord[] {
   const changes = Array.isArray(evaluation?.changes) ? evaluation.changes : [];
-  const examples: unknown = objectOf(changes[0])?.examples;
+  return examplesOf(objectOf(changes[0])?.examples, ["index", "label", "base", "adapter"]) as readonly ChangedRecord[];
+}
+
+/** Those of a list that have a number under each name. */
+function examplesOf(list: unknown, names: readonly string[]): readonly unknown[] {
   const isExample = (value: unknown): boolean => {
     const example = objectOf(value);
-    return ["index", "label", "base", "adapter"].every((name) => numberOf(example?.[name]) !== null);
+    return names.every((name) => numberOf(example?.[name]) !== null);
   };
-  return (Array.isArray(examples) ? examples : []).filter(isExample) as ChangedRecord[];
+  return (Array.isArray(list) ? list : []).filter(isExample);
 }
 
 /** `runs/tune-2026-11-23T…` is a tune. */

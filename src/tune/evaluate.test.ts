@@ -74,6 +74,11 @@ describe("evaluateAdapters", () => {
       expect(result.loss).toBeCloseTo(sum / count, 5);
       expect(result.accuracy).toBeCloseTo(right / count, 12);
       expect(result.confusion).toEqual(confusion);
+      const labels = batches.flatMap((batch) => Array.from(batch.labels.data as BigInt64Array, Number));
+      const wrong = chosen.flatMap((read, index) =>
+        labels[index] === -100 || labels[index] === read ? [] : [{ index, label: labels[index]!, read }],
+      );
+      expect(result.wrong).toEqual(wrong);
       expect(result.classes!.reduce((total, one) => total + one.examples, 0)).toBe(6);
     }
     const [before, after] = [predictions[0]!, predictions[1]!];

@@ -27,6 +27,16 @@ export interface Evaluated extends Tallied {
   readonly loss: number;
   /** e to the loss, for language models: among how many tokens it is as unsure as if they were equally likely. */
   readonly perplexity?: number;
+  /** For classes: the first examples that are read wrongly. */
+  readonly wrong?: readonly MisreadExample[];
+}
+
+/** An example whose class is not the one that it is read as. */
+export interface MisreadExample {
+  /** Counted from 0 in the order of the data. */
+  readonly index: number;
+  readonly label: number;
+  readonly read: number;
 }
 
 /** An example that an adapter reads as another class than the base does. */
@@ -88,7 +98,7 @@ export async function evaluateAdapters(
   const measured = withLoss(base, loss);
   const kind = kindOf(loss);
   const runners = await openRunners(measured.model, adapters, session);
-  const meters = runners.map(({ name }) => new Meter(name, kind, loss));
+  const meters = runners.map(({ name }) => new Meter(name, kind, loss, listed));
   const comparisons = adapters.map(({ name }) => new Comparison(name, listed));
   let examples = 0;
   try {
@@ -101,6 +111,7 @@ export async function evaluateAdapters(
         const outputs = await runner.session.run(inputs, { adapter: runner.adapter });
         const mean = Number(outputs.get(measured.loss)!.data[0]);
         const classes = meters[at]!.add(mean, weightOf(loss, batch.labels), outputs.get(measured.scores)!, batch);
+        if (classes !== null) meters[at]!.note(examples, batch, classes);
         if (at === 0) ofBase = classes;
         else if (ofBase !== null && classes !== null) comparisons[at - 1]!.add(examples, batch, ofBase, classes);
       }
@@ -166,11 +177,16 @@ class Meter {
   readonly #name: string;
   readonly #kind: TaskKind;
   readonly #tally: Tally;
+  readonly #ignored: number | undefined;
+  readonly #listed: number;
+  readonly #wrong: MisreadExample[] = [];
   #sum = 0;
   #weight = 0;
 
-  constructor(name: string, kind: TaskKind, loss: Loss) {
+  constructor(name: string, kind: TaskKind, loss: Loss, listed: number) {
     this.#name = name;
+    this.#ignored = loss.ignoreIndex;
+    this.#listed = listed;
     this.#kind = kind;
     this.#tally = createTally(kind, loss.ignoreIndex);
   }
@@ -182,11 +198,21 @@ class Meter {
     return this.#tally.add(scores, labels);
   }
 
+  /** Keeps the first examples that are read wrongly. @param start how many examples came before this batch. */
+  note(start: number, { labels }: Batch, classes: Int32Array): void {
+    for (let at = 0; at < classes.length && this.#wrong.length < this.#listed; at++) {
+      const label = Number(labels.data[at]);
+      if (label === classes[at] || label === this.#ignored) continue;
+      this.#wrong.push({ index: start + at, label, read: classes[at]! });
+    }
+  }
+
   end(): Evaluated {
     if (this.#weight === 0) throw new LowrankError("data", "evaluation: expected labels that count, got none");
     const loss = this.#sum / this.#weight;
     const perplexity = this.#kind === "language" ? { perplexity: Math.exp(loss) } : {};
-    return { name: this.#name, loss, ...perplexity, ...this.#tally.end() };
+    const wrong = this.#kind === "classes" ? { wrong: this.#wrong } : {};
+    return { name: this.#name, loss, ...perplexity, ...this.#tally.end(), ...wrong };
   }
 }
 

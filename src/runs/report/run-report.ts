@@ -27,6 +27,7 @@ ${outcome(run)}
 ${curves(run)}
 ${confusions(run)}
 ${examples(run)}
+${misread(run)}
 ${settings(run)}
 </main>
 <footer>Written by <code>lowrank ${run.verb}</code>. This page is one file and asks the network for nothing.</footer>
@@ -140,6 +141,18 @@ ${dataTable({
   caption: "The first of them, by their place in the evaluation data, counted from 0",
   columns: [numeric("Example"), text("Is"), text("Base"), text("After training"), text("")],
   rows: changed.map((one) => [count(one.index), name(one.label), name(one.base), name(one.adapter), verdict(one)]),
+})}</section>`;
+}
+
+/** What is still wrong at the end. */
+function misread({ results, labels }: RunRecord): Markup | null {
+  const wrong = results.at(-1)?.wrong ?? [];
+  if (wrong.length === 0) return null;
+  return html`<section id="wrong"><h2>Examples that are read wrongly</h2>
+${dataTable({
+  caption: "The first of them after training, by their place in the evaluation data, counted from 0",
+  columns: [numeric("Example"), text("Is"), text("Read as")],
+  rows: wrong.map(({ index, label, read }) => [count(index), className(labels, label), className(labels, read)]),
 })}</section>`;
 }
 
