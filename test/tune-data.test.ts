@@ -6,6 +6,7 @@ import { labelsOfModel, loadModel, type RunSummary, readSafetensors } from "lowr
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank } from "./support/command.ts";
 import { root, temporaryFolder } from "./support/folders.ts";
+import { writePictures } from "./support/pictures.ts";
 import { clusterRows, writeClusters } from "./support/tables.ts";
 import { opinions, writeJsonLines, writeWordTokenizer } from "./support/texts.ts";
 
@@ -60,7 +61,7 @@ describe("texts", () => {
     expect(labelsOfModel(await loadModel(join(work, "headed", "merged.onnx")))).toEqual(["bad", "good"]);
     const keys = keysOf("headed/adapter");
     expect(keys).toContain("base_model.model.classifier.weight");
-    expect(keys.filter((key) => /classifier.*lora/.test(key))).toEqual([]);
+    expect(keys.filter((key) => /\.classifier\..*lora/.test(key))).toEqual([]);
     const config = JSON.parse(readFileSync(join(work, "headed", "adapter", "adapter_config.json"), "utf8")) as object;
     expect(config).toMatchObject({ task_type: "SEQ_CLS", modules_to_save: ["classifier"] });
   });
@@ -101,6 +102,19 @@ describe("texts", () => {
     const ended = await run("tune gpt2.onnx --data texts.jsonl --tokenizer elsewhere/tokenizer.json");
     expect(ended.code).toBe(1);
     expect(ended.stderr).toContain("lowrank: elsewhere/tokenizer.json: not found");
+  });
+});
+
+describe("a folder of images by class", () => {
+  it("tunes a network that takes pictures, with the folders' names as classes", async () => {
+    await writePictures(join(work, "pictures"), { perClass: 20 });
+    const { before, after, data } = await finished(
+      "pretrain --layers 64,16,2 --data pictures --mean 0.5 --std 0.5 --learning-rate 0.02 --batch-size 8 --epochs 6 --out shapes",
+    );
+    expect(data.labels).toEqual(["horizontal", "vertical"]);
+    expect(before!["target/accuracy"]).toBeLessThan(1);
+    expect(after!["target/accuracy"]).toBe(1);
+    expect(labelsOfModel(await loadModel(join(work, "shapes", "model.onnx")))).toEqual(["horizontal", "vertical"]);
   });
 });
 

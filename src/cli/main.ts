@@ -13,10 +13,13 @@ import { pretrainCommand } from "./pretrain.ts";
 import { runsCommand } from "./runs.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
+import { endOnClosedPipe } from "./terminal.ts";
 import { tuneCommand } from "./tune.ts";
 
 // Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
+
+endOnClosedPipe([process.stdout, process.stderr]);
 
 const program = new Command("lowrank")
   .description("LoRA fine-tuning for ONNX models, with no Python.")

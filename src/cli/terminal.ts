@@ -61,12 +61,7 @@ export function createTerminal(options: TerminalOptions = {}): Terminal {
   const exit = options.exit ?? ((code: number) => process.exit(code));
   const style = createStyle(stdout, env);
   const warningStyle = createStyle(stderr, env);
-  for (const stream of [stdout, stderr]) {
-    stream.on?.("error", (error) => {
-      if ("code" in error && error.code === "EPIPE") return exit(closedPipeExit);
-      throw error;
-    });
-  }
+  endOnClosedPipe([stdout, stderr], exit);
   const say = (text = ""): void => {
     if (!quiet && !json) stdout.write(`${text}\n`);
   };
@@ -77,6 +72,19 @@ export function createTerminal(options: TerminalOptions = {}): Terminal {
     warn: (text) => void stderr.write(`${warningStyle("yellow", "warning:")} ${text}\n`),
     style,
   };
+}
+
+/** Ends the process quietly when the reader of a pipe has gone (`lowrank tune --help | head`). */
+export function endOnClosedPipe(
+  streams: readonly OutputStream[],
+  exit: (code: number) => void = (code) => process.exit(code),
+): void {
+  for (const stream of streams) {
+    stream.on?.("error", (error) => {
+      if ("code" in error && error.code === "EPIPE") return exit(closedPipeExit);
+      throw error;
+    });
+  }
 }
 
 /** A style for what is written to `stream`: plain unless it is a terminal with colour. */

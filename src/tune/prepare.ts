@@ -80,14 +80,28 @@ export async function prepare(
     signal,
     chooseLoss: (labels) => chooseLoss(options, labels),
   });
+  try {
+    return await complete(verb, options, model, data, session);
+  } catch (error) {
+    await data.close();
+    throw error;
+  }
+}
+
+async function complete(
+  verb: TrainVerb,
+  options: RunOptions,
+  model: Model,
+  data: RunData,
+  session: SessionOptions,
+): Promise<Prepared> {
   const loss = makeLoss(data.loss, options);
-  const isNewModel = options.head !== null || options.layers !== null;
   const { adapted, start } = await adapt(verb, model, data, options, session);
   return {
     verb,
     options,
     model: withLabels(model, data),
-    isNewModel,
+    isNewModel: options.head !== null || options.layers !== null,
     adapted,
     start,
     data,

@@ -5,9 +5,13 @@ import { filesBelow } from "./folders.ts";
 
 const times: readonly string[] = ["started", "seconds", "stepsPerSecond"];
 
+/** Made of the other files, and of their times. */
+const derived = /^(report\.html|events\.out\..*)$/;
+
 /** Every file of a run folder by name; JSON without times, all else as base64. */
 export function comparableFiles(folder: string): Map<string, unknown> {
-  return new Map(filesBelow(folder).map((file) => [file, comparable(join(folder, file))]));
+  const files = filesBelow(folder).filter((file) => !derived.test(file));
+  return new Map(files.map((file) => [file, comparable(join(folder, file))]));
 }
 
 function comparable(path: string): unknown {
