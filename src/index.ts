@@ -79,6 +79,7 @@ export type {
   Watched,
 } from "./train/evaluation.ts";
 export { type FindOptions, findLearningRate, type LearningRateCurve } from "./train/find-learning-rate.ts";
+export { type Decoder, type GenerateOptions, openDecoder } from "./train/generate.ts";
 export {
   type Gradcheck,
   type GradcheckOptions,
@@ -167,3 +168,4 @@ export {
   trainAll,
 } from "./train/train.ts";
 export { type ValueAndGrad, valueAndGrad } from "./train/value-and-grad.ts";
+export { type MeasuredModel, withLoss } from "./train/with-loss.ts";

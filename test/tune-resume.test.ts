@@ -61,8 +61,10 @@ describe("a run of lowrank tune", () => {
       "checkpoint.safetensors",
       "config.json",
       "env.json",
+      "evaluation.json",
       "merged.onnx",
       "metrics.jsonl",
+      "report.html",
       "summary.json",
     ];
     expect([...files("whole").keys()]).toEqual(expect.arrayContaining(expected));

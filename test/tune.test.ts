@@ -49,8 +49,10 @@ describe("lowrank pretrain --layers", () => {
       "checkpoint.safetensors",
       "config.json",
       "env.json",
+      "evaluation.json",
       "metrics.jsonl",
       "model.onnx",
+      "report.html",
       "summary.json",
     ];
     expect(filesBelow(join(work, "base"))).toEqual(expect.arrayContaining(expected));

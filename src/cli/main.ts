@@ -4,10 +4,13 @@ import { Command, CommanderError } from "commander";
 import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
 import { adapterCommand } from "./adapter.ts";
+import { evalCommand } from "./eval.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
+import { predictCommand } from "./predict.ts";
 import { pretrainCommand } from "./pretrain.ts";
+import { runsCommand } from "./runs.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
 import { endOnClosedPipe } from "./terminal.ts";
@@ -32,6 +35,9 @@ const program = new Command("lowrank")
 for (const command of [
   tuneCommand(),
   pretrainCommand(),
+  evalCommand(),
+  predictCommand(),
+  runsCommand(),
   studyCommand(),
   summaryCommand(),
   inspectCommand(),

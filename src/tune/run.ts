@@ -4,11 +4,15 @@
 //   checkpoint.safetensors  all that is needed to go on, replaced whole
 //   adapter/, best/         PEFT's files: after the last step, and at the best evaluation (pretrain: model.onnx, best.onnx)
 //   merged.onnx, base.onnx  with `merge`; where the model was given a head
-//   summary.json            last: a folder that has it is complete
+//   evaluation.json         for classes: what is taken for what on the evaluation data
+//   events.out.tfevents.…   with `tensorboard`
+//   summary.json            a folder that has it is complete
+//   report.html             from the others, so that it can be made again (lowrank runs report)
 import { LowrankError } from "../errors.ts";
 import { checkpointName } from "../runs/checkpoints.ts";
 import { writeCheckpoint } from "../train/checkpoint.ts";
 import { type TrainOptions, train, trainAll } from "../train/train.ts";
+import { openWatcher, writeEvaluation, writeReport } from "./leave.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
 import { type Prepared, prepare, type TrainVerb } from "./prepare.ts";
@@ -100,6 +104,7 @@ async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, c
     });
     folder.metrics.flush();
     await folder.writeJson("summary.json", summary);
+    await writeReport(folder);
     return summary;
   } catch (error) {
     throw withAdvice(error, folder.path, saved.step);
@@ -108,12 +113,14 @@ async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, c
 
 /** What the trainer is told, with the folder's part: checkpoints, records, words. */
 function trainingIn(
-  { training, options, steps, verb }: Prepared,
+  prepared: Prepared,
   { folder, checkpoint }: OpenRun,
   saved: { step: number },
   { voice, signal }: Company,
 ): TrainOptions & { readonly done: () => void } {
+  const { training, options, steps, verb } = prepared;
   const before = checkpoint?.step ?? 0;
+  const watcher = openWatcher(prepared, folder);
   const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", before);
   const begun = performance.now();
   return {
@@ -134,13 +141,22 @@ function trainingIn(
       const stepsPerSecond = ((step - before) * 1000) / (performance.now() - begun);
       const norm = gradientNorm === undefined ? {} : { gradientNorm };
       folder.metrics.append({ kind: "step", phase: verb, step, loss, lr: learningRate, ...norm, stepsPerSecond });
+      watcher.step(step, {
+        loss,
+        "learning rate": learningRate,
+        ...(gradientNorm !== undefined && { "gradient norm": gradientNorm }),
+      });
     },
     onEvaluation({ step, epoch, values, best }) {
       folder.metrics.append({ kind: "evaluation", phase: verb, step, epoch, ...values, best });
+      watcher.evaluation(step, values);
       progress.clear();
       tell.evaluation(voice, step, values, best);
     },
-    done: () => progress.done(),
+    done() {
+      progress.done();
+      watcher.close();
+    },
   };
 }
 
@@ -154,10 +170,12 @@ async function trainWith(
   if (verb === "pretrain") {
     const weights = await trainAll(adapted, data.train, training);
     done();
+    await writeEvaluation(folder, prepared, weights);
     return { ...weights, files: await saveWeights(folder, prepared, weights) };
   }
   const adapter = await train(adapted, data.train, { ...training, ...(start !== null && { adapter: start }) });
   done();
+  await writeEvaluation(folder, prepared, adapter);
   return { ...adapter, files: await saveAdapters(folder, prepared, adapter) };
 }
 

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { checkMarkup, usedNames, visibleText } from "../../runs/report/testing/markup.ts";
 import type { StudyResult } from "../result.ts";
 import { renderReport } from "./report.ts";
 import { allDead, oneHead, studyFixture, withoutReplay } from "./testing/fixture.ts";
-import { checkMarkup, usedNames, visibleText } from "./testing/markup.ts";
 
 /** Takes the drawn part away: a run that left only its summary. */
 function summaryOnly(result: StudyResult): StudyResult {

@@ -1,8 +1,9 @@
 // The study's report: one self-contained HTML page that tells it to someone who was not there. The sections are in
 // sections/, in the order of the page; the drawing is in charts/.
+
+import { htmlDocument } from "../../runs/report/document.ts";
+import { html } from "../../runs/report/html.ts";
 import type { StudyResult } from "../result.ts";
-import { htmlDocument } from "./document.ts";
-import { html } from "./html.ts";
 import { appendix } from "./sections/appendix.ts";
 import { headChapter } from "./sections/head.ts";
 import { method, network } from "./sections/method.ts";

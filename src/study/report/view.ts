@@ -1,6 +1,7 @@
 // One head's results as the sections read them, and the few sums that more than one of them needs.
+
+import { count, fixed, many } from "../../runs/report/format.ts";
 import type { Head, HeadDetail, HeadSummary, StudyResult, StudySummary } from "../result.ts";
-import { count, fixed, many } from "./format.ts";
 
 export const DIGITS: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 

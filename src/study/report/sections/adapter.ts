@@ -1,10 +1,10 @@
 // The adapter: how small it is beside the base, and how strongly it pushes each layer.
-import { groupedBars } from "../charts/bars.ts";
-import { squares } from "../charts/squares.ts";
-import { figure } from "../figure.ts";
-import { count, many, short } from "../format.ts";
-import { html, type Markup } from "../html.ts";
-import { dataTable, numeric, text } from "../table.ts";
+import { groupedBars } from "../../../runs/report/charts/bars.ts";
+import { squares } from "../../../runs/report/charts/squares.ts";
+import { figure } from "../../../runs/report/figure.ts";
+import { count, many, short } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric, text } from "../../../runs/report/table.ts";
 import { type HeadView, headName } from "../view.ts";
 
 export function adapterSize(view: HeadView): Markup | null {

@@ -1,7 +1,7 @@
 // What a reader needs to check or repeat the run: settings, fingerprints of the data, files.
-import { count, duration, share, short } from "../format.ts";
-import { type Content, html, type Markup } from "../html.ts";
-import { dataTable, text } from "../table.ts";
+import { count, duration, share, short } from "../../../runs/report/format.ts";
+import { type Content, html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, text } from "../../../runs/report/table.ts";
 import { type HeadView, headName } from "../view.ts";
 
 export function appendix(views: readonly HeadView[]): Markup {

@@ -1,9 +1,9 @@
 // Confusion matrices: which digit was taken for which, before and after.
-import { heatmap } from "../charts/heatmap.ts";
-import { figure } from "../figure.ts";
-import { count, many } from "../format.ts";
-import { html, type Markup } from "../html.ts";
-import { dataTable, numeric, text } from "../table.ts";
+import { heatmap } from "../../../runs/report/charts/heatmap.ts";
+import { figure } from "../../../runs/report/figure.ts";
+import { count, many } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric, text } from "../../../runs/report/table.ts";
 import { DIGITS, type HeadView, headName, sum } from "../view.ts";
 
 export function confusion(view: HeadView): Markup | null {

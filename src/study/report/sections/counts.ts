@@ -1,9 +1,9 @@
 // Wrong answers digit by digit, as one chart, and what the nine digits that were not tuned paid.
-import { type BarSeries, groupedBars } from "../charts/bars.ts";
-import { figure } from "../figure.ts";
-import { count, many, moved, share, signed } from "../format.ts";
-import { type Content, html, type Markup } from "../html.ts";
-import { type Column, dataTable, numeric, text } from "../table.ts";
+import { type BarSeries, groupedBars } from "../../../runs/report/charts/bars.ts";
+import { figure } from "../../../runs/report/figure.ts";
+import { count, many, moved, share, signed } from "../../../runs/report/format.ts";
+import { type Content, html, type Markup } from "../../../runs/report/html.ts";
+import { type Column, dataTable, numeric, text } from "../../../runs/report/table.ts";
 import { accuracy, DIGITS, type HeadView, headName, imagesOf, isDead, sum, wrongOnOthers } from "../view.ts";
 
 export function wrongCounts(view: HeadView): Markup {

@@ -1,7 +1,7 @@
 // Dead output units: what they are, which digits they cost, and what they mean for the tuned digit.
-import { count, listed, many, moved, share } from "../format.ts";
-import { html, type Markup } from "../html.ts";
-import { dataTable, numeric, text } from "../table.ts";
+import { count, listed, many, moved, share } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric, text } from "../../../runs/report/table.ts";
 import { accuracy, DIGITS, deadDigits, type HeadView, imagesOf, isDead, sum } from "../view.ts";
 
 export function deadOutputs(view: HeadView): Markup | null {

@@ -1,6 +1,6 @@
 // One head's chapter: how it learnt, what it got wrong, what tuning changed, and the proof.
-import { count, fixed, short } from "../format.ts";
-import { html, type Markup } from "../html.ts";
+import { count, fixed, short } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
 import { accuracy, type HeadView, headName, sum, wrongOfDigit } from "../view.ts";
 import { adapterSize } from "./adapter.ts";
 import { confusion } from "./confusion.ts";

@@ -1,10 +1,11 @@
 // The loss curves: base training, and beside it the fine-tune with and without replay.
+
+import { type LineSeries, lineChart } from "../../../runs/report/charts/lines.ts";
+import { figure } from "../../../runs/report/figure.ts";
+import { count, fixed, short } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric } from "../../../runs/report/table.ts";
 import type { LossPoint } from "../../result.ts";
-import { type LineSeries, lineChart } from "../charts/lines.ts";
-import { figure } from "../figure.ts";
-import { count, fixed, short } from "../format.ts";
-import { html, type Markup } from "../html.ts";
-import { dataTable, numeric } from "../table.ts";
 import { type HeadView, headName } from "../view.ts";
 
 export function learning(view: HeadView): Markup | null {

@@ -1,8 +1,9 @@
 // What was done, in order, and the network it was done to.
+
+import { count, fixed, listed, many, percent, share, short } from "../../../runs/report/format.ts";
+import { type Content, html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric, text } from "../../../runs/report/table.ts";
 import type { LayerRow } from "../../result.ts";
-import { count, fixed, listed, many, percent, share, short } from "../format.ts";
-import { type Content, html, type Markup } from "../html.ts";
-import { dataTable, numeric, text } from "../table.ts";
 import { type HeadView, headName, sum } from "../view.ts";
 
 export function method(views: readonly HeadView[]): Markup {

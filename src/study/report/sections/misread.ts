@@ -1,7 +1,8 @@
 // Some of the digits that the base misreads, drawn, with what each network said.
+
+import { count, many } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
 import type { Misread } from "../../result.ts";
-import { count, many } from "../format.ts";
-import { html, type Markup } from "../html.ts";
 import { pngDataUri } from "../png.ts";
 import type { HeadView } from "../view.ts";
 import { sum } from "../view.ts";

@@ -1,8 +1,9 @@
 // The top of the page: what this is, the facts of the run, and the findings in short.
+
+import { count, duration, listed, many, moment, moved, percent } from "../../../runs/report/format.ts";
+import { type Content, html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, numeric, text } from "../../../runs/report/table.ts";
 import type { StudySummary } from "../../result.ts";
-import { count, duration, listed, many, moment, moved, percent } from "../format.ts";
-import { type Content, html, type Markup } from "../html.ts";
-import { dataTable, numeric, text } from "../table.ts";
 import { accuracy, deadDigits, type HeadView, headName, imagesOf, sum, wrongOnOthers } from "../view.ts";
 
 export const TITLE = "What fine-tuning on one digit buys, and what it costs";

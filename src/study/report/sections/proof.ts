@@ -1,7 +1,7 @@
 // The proof that the base was not touched and that the adapter is what it is said to be.
-import { count, short } from "../format.ts";
-import { html, type Markup } from "../html.ts";
-import { dataTable, text } from "../table.ts";
+import { count, short } from "../../../runs/report/format.ts";
+import { html, type Markup } from "../../../runs/report/html.ts";
+import { dataTable, text } from "../../../runs/report/table.ts";
 import { accuracy, type HeadView, sum } from "../view.ts";
 
 /** Largest difference that float32 sums in another order may leave; far under what moves an answer. */

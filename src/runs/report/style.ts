@@ -75,6 +75,9 @@ svg .series-base { fill: var(--base); } svg .series-on { fill: var(--on); } svg 
 svg .series-off { fill: none; stroke: var(--base); stroke-width: 1.5; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .line.series-base { stroke: var(--base); } svg .line.series-on { stroke: var(--on); } svg .line.series-replay { stroke: var(--replay); stroke-dasharray: 7 3; }
+svg .series-a { fill: var(--replay); } svg .series-b { fill: var(--on); } svg .series-c { fill: var(--good); } svg .series-d { fill: var(--wrong); } svg .series-e { fill: var(--base); } svg .series-f { fill: var(--ink); }
+svg .line.series-a { stroke: var(--replay); } svg .line.series-b { stroke: var(--on); } svg .line.series-c { stroke: var(--good); stroke-dasharray: 7 3; } svg .line.series-d { stroke: var(--wrong); stroke-dasharray: 3 3; } svg .line.series-e { stroke: var(--base); stroke-dasharray: 10 4; } svg .line.series-f { stroke: var(--ink); stroke-dasharray: 2 4; }
+svg .line[class*="series-"] { fill: none; }
 svg .cell { fill: none; stroke: var(--grid); } svg .cell-right { fill: var(--right); } svg .cell-wrong { fill: var(--wrong); }
 svg .ink-on-right { fill: #ffffff; } svg .ink-on-wrong { fill: var(--on-wrong); }
 .swatch { display: inline-block; width: 11px; height: 11px; margin-right: 5px; }

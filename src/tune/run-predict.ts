@@ -1,0 +1,128 @@
+// `lowrank predict`: a line of JSON for each row of the data, or text that goes on from a prompt.
+import { openDataset } from "../data/dataset.ts";
+import { loadTokenizer } from "../data/tokenizer.ts";
+import { LowrankError } from "../errors.ts";
+import { attachLora } from "../lora/attach.ts";
+import type { Model } from "../onnx/model.ts";
+import { loadAdapter } from "../runs/adapter-files.ts";
+import { loadModel } from "../runs/model-file.ts";
+import type { Tensor } from "../tensor.ts";
+import { openDecoder } from "../train/generate.ts";
+import type { Batch } from "../train/step.ts";
+import { openEvalRows, tokenizerPath } from "./eval-data.ts";
+import { outputShape } from "./method.ts";
+import type { RunOptions } from "./option-table.ts";
+import { predict } from "./predict.ts";
+import { openSubject, sessionOf, tellSkipped } from "./run-eval.ts";
+import { textOf } from "./text-stream.ts";
+
+export interface PredictContext {
+  /** Text for the answer: lines of JSON, or pieces of generated text. */
+  readonly write: (text: string) => void;
+  readonly warn: (text: string) => void;
+  readonly signal?: AbortSignal;
+  /** Generated text as one JSON object for each prompt instead of as it comes. */
+  readonly json?: boolean;
+}
+
+/**
+ * Answers each row, or goes on from each prompt.
+ *
+ * @throws LowrankError "config" without data and prompt, or with several adapters; and as reading and running do.
+ * @example await runPredict(resolveOptions("predict", { model: "model.onnx", data: ["new.csv"] }), { write, warn });
+ */
+export async function runPredict(options: RunOptions, context: PredictContext): Promise<void> {
+  const { adapter } = options;
+  if (adapter !== null && adapter.length > 1) {
+    throw new LowrankError("config", `--adapter: expected one, got ${adapter.length}; eval compares several`);
+  }
+  if (options.prompt !== null && options.data !== null) {
+    throw new LowrankError("config", "predict: expected --data or --prompt, got both");
+  }
+  if (options.prompt !== null) return generateAll(options, options.prompt, context);
+  if (options.data === null) throw new LowrankError("config", "predict: expected --data or --prompt, got neither");
+  if (options.model === null) throw new LowrankError("config", "expected a model, got none");
+  const model = await loadModel(options.model);
+  if (isDecoder(model, options)) return generateAll(options, promptsOf(options), context);
+  return predictRows(options, context);
+}
+
+/** Whether a model gives scores of the next token. */
+function isDecoder(model: Model, options: RunOptions): boolean {
+  return outputShape(model, options)?.length === 3 && model.graph.inputs.some(({ name }) => name === "input_ids");
+}
+
+/** The prompts of data: the column `prompt`, else `text`. */
+async function* promptsOf({ data, onBadRow, filter, limit }: RunOptions): AsyncGenerator<string> {
+  const opened = await openDataset(data!, { onBadRow });
+  try {
+    const column = ["prompt", "text"].find((name) => opened.columns.some((one) => one.name === name));
+    if (column === undefined) {
+      throw new LowrankError("data", `${data!.join(", ")}: expected a column prompt or text, got neither`);
+    }
+    const filtered = filter === null ? opened : await opened.filter(...filter);
+    for await (const row of (limit === null ? filtered : filtered.limit(limit)).rows()) yield String(row[column]);
+  } finally {
+    await opened.close();
+  }
+}
+
+async function predictRows(options: RunOptions, { write, warn, signal }: PredictContext): Promise<void> {
+  const { model, adapters, names } = await openSubject(options);
+  const rows = await openEvalRows({ model, options, names, labelled: false });
+  try {
+    tellSkipped(rows, warn);
+    const answers = predict(model, inputsOf(rows.batches()), {
+      ...sessionOf(options),
+      adapter: adapters[0]?.adapter ?? null,
+      labels: rows.labels,
+      ...(options.output !== null && { output: options.output }),
+      ...(signal !== undefined && { signal }),
+    });
+    for await (const answer of answers) write(`${JSON.stringify(answer)}\n`);
+  } finally {
+    await rows.close();
+  }
+}
+
+async function* inputsOf(batches: AsyncIterable<Batch>): AsyncGenerator<Readonly<Record<string, Tensor>>> {
+  for await (const { inputs } of batches) yield inputs;
+}
+
+async function generateAll(
+  options: RunOptions,
+  prompts: Iterable<string> | AsyncIterable<string>,
+  context: PredictContext,
+): Promise<void> {
+  if (options.model === null) throw new LowrankError("config", "expected a model, got none");
+  const model = await loadModel(options.model);
+  const adapter = options.adapter === null ? null : await loadAdapter(options.adapter[0]!);
+  const tokenizer = await loadTokenizer(await tokenizerPath(options));
+  const decoder = await openDecoder(adapter === null ? model : attachLora(model, adapter.config), {
+    ...sessionOf(options),
+    ...(options.output !== null && { output: options.output }),
+  });
+  const { maxNewTokens, temperature, seed, stop } = options;
+  // Answers to rows are lines; what goes on from a prompt is shown as it comes.
+  const asLines = context.json === true || options.prompt === null;
+  try {
+    for await (const prompt of prompts) {
+      const tokens = decoder.generate(tokenizer.encode(prompt, true), {
+        adapter,
+        maxNewTokens,
+        temperature,
+        seed,
+        endTokens: tokenizer.eos === null ? [] : [tokenizer.eos],
+        ...(context.signal !== undefined && { signal: context.signal }),
+      });
+      let text = "";
+      for await (const piece of textOf(tokens, tokenizer.decode, stop ?? [])) {
+        if (!asLines) context.write(piece);
+        text += piece;
+      }
+      context.write(asLines ? `${JSON.stringify({ prompt, text })}\n` : "\n");
+    }
+  } finally {
+    await decoder.dispose();
+  }
+}
