@@ -64,7 +64,6 @@ describe("a run of lowrank tune", () => {
       "evaluation.json",
       "merged.onnx",
       "metrics.jsonl",
-      "report.html",
       "summary.json",
     ];
     expect([...files("whole").keys()]).toEqual(expect.arrayContaining(expected));

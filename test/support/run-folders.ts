@@ -17,12 +17,7 @@ export function comparableFiles(folder: string): Map<string, unknown> {
 function comparable(path: string): unknown {
   if (path.endsWith(".jsonl")) return records(path).map(withoutTimes);
   if (path.endsWith("summary.json")) return withoutTimes(JSON.parse(readFileSync(path, "utf8")) as object);
-  if (path.endsWith(".html")) return pageWithoutTimes(readFileSync(path, "utf8"));
   return readFileSync(path).toString("base64");
-}
-
-function pageWithoutTimes(page: string): string {
-  return page.replace(/<time.*?<\/time>/g, "").replace(/<dt>Took<\/dt><dd>.*?<\/dd>/g, "");
 }
 
 /** The lines of a metrics.jsonl. */
