@@ -77,7 +77,8 @@ export function makeMetrics(name: LossName, { output }: RunOptions): Record<stri
 
 /** By which metric the best is chosen. Throws LowrankError "config" for one that there is not. */
 export function bestMetric(name: LossName, { metric }: RunOptions): { metric: string; mode: "min" | "max" } {
-  const chosen = metric ?? (hasClasses(name) ? "accuracy" : "loss");
+  // Of tokens, the share that is the likeliest moves late; a better model shows in the loss first.
+  const chosen = metric ?? (hasClasses(name) && name !== "causal_lm" ? "accuracy" : "loss");
   if (chosen === "accuracy" && !hasClasses(name)) {
     throw new LowrankError("config", `metric: expected loss with the loss ${name}, got accuracy`);
   }

@@ -415,7 +415,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "choice",
     default: null,
     choices: ["loss", "accuracy"],
-    about: "what the best checkpoint is chosen by (default: accuracy for classes, else loss)",
+    about: "what the best checkpoint is chosen by (default: accuracy for classes, loss for tokens and numbers)",
   }),
   patience: evaluation({
     kind: "integer",
