@@ -28,6 +28,17 @@ export { type ModuleError, type RescaleOptions, type Resized, rescale, resize } 
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
 export { type QuantizedAdapter, quantizeAdapter } from "./adapter/storage.ts";
 export { unmerge } from "./adapter/unmerge.ts";
+export {
+  type Change,
+  type Compressed,
+  type CompressedLayer,
+  type CompressWithOptions,
+  compress,
+  compressWith,
+} from "./compress/compress.ts";
+export type { Samples } from "./compress/moments.ts";
+export type { CompressOptions, QuantizedForm } from "./compress/options.ts";
+export { type Recovered, type RecoverOptions, type RecoveryData, recover } from "./compress/recover.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";

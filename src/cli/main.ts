@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
 import { adapterCommand } from "./adapter.ts";
+import { compressCommand } from "./compress.ts";
 import { evalCommand } from "./eval.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
@@ -43,6 +44,7 @@ for (const command of [
   inspectCommand(),
   gradcheckCommand(),
   adapterCommand(),
+  compressCommand(),
 ]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);
