@@ -28,6 +28,14 @@ export { type ModuleError, type RescaleOptions, type Resized, rescale, resize } 
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";
 export { type QuantizedAdapter, quantizeAdapter } from "./adapter/storage.ts";
 export { unmerge } from "./adapter/unmerge.ts";
+export {
+  corruptionNames,
+  type Images,
+  type ImageTransform,
+  parseTransform,
+  transformImages,
+  transformNames,
+} from "./data/transforms/transforms.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";
