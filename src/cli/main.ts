@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
 import { adapterCommand } from "./adapter.ts";
+import { domainsCommand } from "./domains.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
 import { reportError } from "./main-errors.ts";
@@ -24,7 +25,14 @@ const program = new Command("lowrank")
     "\nEnvironment: LOWRANK_DATA names the folder with MNIST, LOWRANK_DEBUG=1 adds stacks to errors, NO_COLOR is respected.",
   );
 
-for (const command of [studyCommand(), summaryCommand(), inspectCommand(), gradcheckCommand(), adapterCommand()]) {
+for (const command of [
+  studyCommand(),
+  domainsCommand(),
+  summaryCommand(),
+  inspectCommand(),
+  gradcheckCommand(),
+  adapterCommand(),
+]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);
 }
