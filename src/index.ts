@@ -39,6 +39,14 @@ export {
 export type { Samples } from "./compress/moments.ts";
 export type { CompressOptions, QuantizedForm } from "./compress/options.ts";
 export { type Recovered, type RecoverOptions, type RecoveryData, recover } from "./compress/recover.ts";
+export {
+  corruptionNames,
+  type Images,
+  type ImageTransform,
+  parseTransform,
+  transformImages,
+  transformNames,
+} from "./data/transforms/transforms.ts";
 export { type ErrorCode, LowrankError } from "./errors.ts";
 export { AdaptedModel, type AdaptedSite, type Parameter } from "./lora/adapted.ts";
 export { attachLora } from "./lora/attach.ts";

@@ -5,6 +5,7 @@ import { LowrankError } from "../errors.ts";
 import { lowrankVersion } from "../runs/environment.ts";
 import { adapterCommand } from "./adapter.ts";
 import { compressCommand } from "./compress.ts";
+import { domainsCommand } from "./domains.ts";
 import { evalCommand } from "./eval.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { inspectCommand } from "./inspect.ts";
@@ -40,6 +41,7 @@ for (const command of [
   predictCommand(),
   runsCommand(),
   studyCommand(),
+  domainsCommand(),
   summaryCommand(),
   inspectCommand(),
   gradcheckCommand(),
