@@ -3,6 +3,7 @@ import { tensor } from "../tensor.ts";
 import { type GraphBuilder, graphBuilder, type Value } from "./builder.ts";
 import type { Dim } from "./model.ts";
 import { inferShapes } from "./shapes.ts";
+import { unknownSizes } from "./sizes.ts";
 
 /** The shape of zeros whose sizes `write` computes from x [batch, 3, seq] and y [batch, 4]. */
 function sizes(write: (g: GraphBuilder, x: Value, y: Value) => Value): readonly Dim[] | undefined {
@@ -117,4 +118,9 @@ describe("sizes that nothing is known of", () => {
     expect(g.info(b).shape![1]).not.toBe(symbol);
     expect(inferShapes(g.build()).get(x)!.shape).toEqual([null, 3]);
   });
+});
+
+it("nothing is known of a vector whose stated size is below zero", () => {
+  expect(unknownSizes({ type: "int64", shape: [-3] })).toBeUndefined();
+  expect(unknownSizes({ type: "int64", shape: [2] })).toEqual([null, null]);
 });

@@ -38,7 +38,8 @@ export function holdsIntegers({ type, shape }: TensorInfo): boolean {
 export function unknownSizes(info: TensorInfo | undefined): Shape | undefined {
   if (info === undefined || !holdsIntegers(info)) return undefined;
   const count = info.shape!.length === 0 ? 1 : info.shape![0];
-  return typeof count === "number" ? Array<Dim>(count).fill(null) : undefined;
+  // A damaged file may state a size below zero.
+  return typeof count === "number" && count >= 0 ? Array<Dim>(count).fill(null) : undefined;
 }
 
 type SizesRow = (node: Node, sizes: readonly (Shape | undefined)[], inputs: readonly TensorInfo[]) => Shape | undefined;
