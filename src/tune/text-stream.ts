@@ -5,7 +5,7 @@
 const incomplete = "\u{fffd}";
 
 /**
- * Pieces of text, which joined are the decoded tokens up to the first of the stop texts (without it). When one appears, no
+ * Pieces of text, which joined are the decoded tokens up to the stop text that is complete first (without it). When one is, no
  * further token is asked for.
  *
  * @param decode the text of all tokens so far.
