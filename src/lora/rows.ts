@@ -5,7 +5,7 @@
 // One graph means one session, so that the base is in memory once.
 import { type GraphBuilder, graphBuilder, makeNode, type Value } from "../onnx/builder.ts";
 import { consumers } from "../onnx/graph.ts";
-import type { Graph, Model, Node } from "../onnx/model.ts";
+import { type Graph, intAttribute, type Model, type Node } from "../onnx/model.ts";
 import type { TensorInfo } from "../onnx/shape-row.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import type { AdaptedModel, AdaptedSite } from "./adapted.ts";
@@ -50,14 +50,17 @@ export function withRows(adapted: AdaptedModel): RowModel {
   const { graph } = adapted.model;
   const infos = inferShapes(graph);
   const own = new Set(adapted.parameters.map(({ key }) => key));
-  const branches = new Map<Node, { adapted: AdaptedSite; nodes: readonly Node[]; base: Value }>();
+  const branches = new Map<Node, SiteBranch>();
   const faults = new Map<string, string>();
   const readers = consumers(graph);
   for (const site of adapted.sites) {
     const branch = branchOf(graph, readers, site, own);
     const fault = typeof branch === "string" ? branch : rowFault(graph, infos, site, own);
     if (fault !== undefined) faults.set(site.site.modulePath, fault);
-    else if (typeof branch !== "string") branches.set(branch.nodes.at(-1)!, { adapted: site, ...branch });
+    else if (typeof branch !== "string") {
+      const isMatrix = isRowMatrix(graph, infos, site, own);
+      branches.set(branch.nodes.at(-1)!, { adapted: site, isMatrix, ...branch });
+    }
   }
   const moved = new Set([...branches.values()].flatMap(({ nodes }) => nodes));
   const reserved = [
@@ -74,6 +77,16 @@ export function withRows(adapted: AdaptedModel): RowModel {
     else if (!moved.has(node)) g.node(node);
   }
   return { model: { ...adapted.model, graph: g.build() }, inputs, sites, faults };
+}
+
+/** What attachLora wrote at a site. */
+interface SiteBranch {
+  readonly adapted: AdaptedSite;
+  readonly nodes: readonly Node[];
+  /** What the layer gives without the branch. */
+  readonly base: Value;
+  /** The layer's input is known to be one vector for each row of the batch. */
+  readonly isMatrix: boolean;
 }
 
 function declareInputs(g: GraphBuilder): RowInputs {
@@ -124,8 +137,9 @@ function rowFault(
   { site }: AdaptedSite,
   own: ReadonlySet<string>,
 ): string | undefined {
+  if (site.node.op === "Gemm" && intAttribute(site.node, "transA", 0) !== 0) return "it reads its input transposed";
   const inputs = graph.inputs.filter(({ name }) => !own.has(name));
-  const batch = inputs[0]?.shape?.[0];
+  const batch = batchOf(graph, own);
   const first = infos.get(site.node.inputs[site.kind === "Embedding" ? 1 : 0]!)?.shape?.[0];
   const isBatch =
     typeof batch === "number"
@@ -135,13 +149,24 @@ function rowFault(
   return isBatch ? undefined : `its input's first axis is ${first}, not the batch`;
 }
 
+/** The first axis of the model's first input. */
+function batchOf({ inputs }: Graph, own: ReadonlySet<string>): number | string | undefined {
+  return inputs.find(({ name }) => !own.has(name))?.shape?.[0] ?? undefined;
+}
+
+function isRowMatrix(
+  graph: Graph,
+  infos: ReadonlyMap<string, TensorInfo>,
+  { site }: AdaptedSite,
+  own: ReadonlySet<string>,
+): boolean {
+  const shape = site.kind === "Linear" ? infos.get(site.node.inputs[0]!)?.shape : undefined;
+  const batch = batchOf(graph, own);
+  return shape?.length === 2 && batch !== undefined && shape[0] === batch;
+}
+
 /** The site's branch moved into an If, beside one that goes by rows. Returns the inputs that this one got. */
-function addChoice(
-  g: GraphBuilder,
-  inputs: RowInputs,
-  branch: { adapted: AdaptedSite; nodes: readonly Node[]; base: Value },
-  reserved: readonly string[],
-): RowSite {
+function addChoice(g: GraphBuilder, inputs: RowInputs, branch: SiteBranch, reserved: readonly string[]): RowSite {
   const { adapted, nodes } = branch;
   const { site } = adapted;
   const output = site.node.outputs[0]!;
@@ -192,34 +217,44 @@ interface Form {
 }
 
 /** base + s B_k(A_k(x)) for the rows x of each slot k, scattered to where they came from. */
-function bankForm(g: GraphBuilder, inputs: RowInputs, branch: { adapted: AdaptedSite; base: Value }): Form {
-  const { adapted, base } = branch;
+function bankForm(g: GraphBuilder, inputs: RowInputs, { adapted, base, isMatrix }: SiteBranch): Form {
   const { site, scale } = adapted;
   const { inFeatures, outFeatures, modulePath } = site;
   const rank = `${modulePath}/rows/rank`;
   const a = g.input(`${modulePath}/rows/A`, "float32", ["rows/slots", rank, inFeatures]);
   const b = g.input(`${modulePath}/rows/B`, "float32", ["rows/slots", outFeatures, rank]);
+  /** The update of every place: [K, m, n, …] -> [K, m n, out]. */
+  const updates = (s: GraphBuilder, slots: Value): Value => {
+    const h = site.kind === "Embedding" ? lookUp(s, slots, a) : project(s, slots, a, inFeatures, isMatrix);
+    const scaled = scale === 1 ? h : s.op("Mul", [h, s.constant("float32", scale)]);
+    return s.op("MatMul", [scaled, swapped(s, b)]);
+  };
+  /** Where x is [rows, in] as it stands: what a reshape would copy, at the layer's width, is most of what rows cost. */
+  const writeMatrix = (s: GraphBuilder): Value => {
+    const delta = updates(s, s.op("Gather", [site.node.inputs[0]!, inputs.rowOf], { axis: 0 }));
+    const flat = s.op("Reshape", [delta, s.constant("int64", [-1, outFeatures])]);
+    const update = s.op("Gather", [flat, inputs.back], { axis: 0 }); // [a, out]
+    return s.op("ScatterND", [base, inputs.where, update], { reduction: "add" });
+  };
   const write = (s: GraphBuilder): Value => {
     const byRows = (value: Value, ...sizes: number[]): Value =>
       s.op("Reshape", [value, s.op("Concat", [inputs.count, s.constant("int64", [-1, ...sizes])], { axis: 0 })]);
     const isEmbedding = site.kind === "Embedding";
     const x = isEmbedding ? byRows(site.node.inputs[1]!) : byRows(site.node.inputs[0]!, inFeatures); // [rows, n, …]
-    const slots = s.op("Gather", [x, inputs.rowOf], { axis: 0 }); // [K, m, n, …]
-    const h = isEmbedding ? lookUp(s, slots, a) : project(s, slots, a, inFeatures); // [K, m n, r]
-    const scaled = scale === 1 ? h : s.op("Mul", [h, s.constant("float32", scale)]);
-    const delta = s.op("MatMul", [scaled, swapped(s, b)]); // [K, m n, out]
+    const delta = updates(s, s.op("Gather", [x, inputs.rowOf], { axis: 0 })); // of [K, m, n, …]
     const n = s.op("Shape", [x], { start: 1, end: 2 });
     const size = s.op("Concat", [s.constant("int64", [-1]), n, s.constant("int64", [outFeatures])], { axis: 0 });
     const update = s.op("Gather", [s.op("Reshape", [delta, size]), inputs.back], { axis: 0 }); // [a, n, out]
     const sum = s.op("ScatterND", [byRows(base, outFeatures), inputs.where, update], { reduction: "add" });
     return s.op("Reshape", [sum, s.op("Shape", [base])]);
   };
-  return { site: { form: "bank", adapted, a, b }, write };
+  return { site: { form: "bank", adapted, a, b }, write: isMatrix ? writeMatrix : write };
 }
 
-/** x A^T: [K, m, n, in] -> [K, m n, r]. */
-function project(s: GraphBuilder, slots: Value, a: Value, inFeatures: number): Value {
-  return s.op("MatMul", [s.op("Reshape", [slots, s.constant("int64", [0, -1, inFeatures])]), swapped(s, a)]);
+/** x A^T: [K, m, n, in], or [K, m, in], -> [K, m n, r]. */
+function project(s: GraphBuilder, slots: Value, a: Value, inFeatures: number, isMatrix: boolean): Value {
+  const x = isMatrix ? slots : s.op("Reshape", [slots, s.constant("int64", [0, -1, inFeatures])]);
+  return s.op("MatMul", [x, swapped(s, a)]);
 }
 
 /** The columns of A that indices name: [K, m, n] -> [K, m n, r]. */
@@ -235,8 +270,7 @@ function swapped(s: GraphBuilder, value: Value): Value {
 }
 
 /** The branch as it is over the stacked ranks of several adapters, without the ranks that a row does not use. */
-function maskForm(g: GraphBuilder, inputs: RowInputs, branch: { adapted: AdaptedSite; nodes: readonly Node[] }): Form {
-  const { adapted, nodes } = branch;
+function maskForm(g: GraphBuilder, inputs: RowInputs, { adapted, nodes }: SiteBranch): Form {
   const { site } = adapted;
   const mask = g.input(`${site.modulePath}/rows/mask`, "bool", [
     "rows",
