@@ -1,6 +1,16 @@
 // lowrank as a contender: the study's network with a linear head, through the same step that `train` runs.
 import { availableParallelism } from "node:os";
-import { adam, attachAll, attachLora, createSession, crossEntropy, initAdapter, tensor } from "../dist/index.js";
+import {
+  adam,
+  attachAll,
+  attachLora,
+  createModel,
+  createSession,
+  crossEntropy,
+  graphBuilder,
+  initAdapter,
+  tensor,
+} from "../dist/index.js";
 import { currentWeights } from "../dist/lora/full.js";
 import { lowrankVersion } from "../dist/runs/environment.js";
 import { studyNetwork } from "../dist/study/network.js";
@@ -36,8 +46,28 @@ export function lowrankContender(threads = availableParallelism()) {
       }
       return times;
     },
+    peak: () => peak(threads),
     close: async () => current?.close(),
   };
+}
+
+/** The best of a few products of 2048 x 2048 matrices. */
+async function peak(threads) {
+  const size = 2048;
+  const g = graphBuilder({ opset: 18 });
+  const matrix = () => tensor("float32", [size, size], Float32Array.from({ length: size * size }, Math.random));
+  const [a, b] = [g.input("a", "float32", [size, size]), g.initializer("b", matrix())];
+  g.output(g.op("ReduceMax", [g.op("MatMul", [a, b])], {}, { output: "c" }), "float32");
+  const session = await createSession(createModel(g.build(), { opset: g.opset }), { threads });
+  const inputs = { a: matrix() };
+  let best = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 6; round++) {
+    const begun = performance.now();
+    await session.run(inputs);
+    best = Math.min(best, performance.now() - begun);
+  }
+  await session.dispose();
+  return { gflops: (2 * size ** 3) / best / 1e6, product: `MatMul ${size}^3 float32`, threads };
 }
 
 async function training(model, { kind, batch, r }, threads) {

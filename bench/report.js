@@ -5,6 +5,7 @@
 import { writeFile } from "node:fs/promises";
 import os from "node:os";
 import { parseArgs } from "node:util";
+import { copySpeed, floorMs } from "./floor.js";
 import { CASES, caseName, measure, selectCases } from "./harness.js";
 
 /** @typedef {import("./harness.js").CaseResult} CaseResult */
@@ -85,9 +86,28 @@ export function withReference(results, reference, gflops) {
   });
 }
 
+/**
+ * Adds to each case what it cannot do without, in ms, and the fraction of that speed which `baseline` reaches.
+ * @param {readonly CaseResult[]} results
+ * @param {string} baseline a contender's name
+ * @param {{ gflops: number, copyGBs: number }} speed
+ */
+export function withFloor(results, baseline, speed) {
+  return results.map((result) => {
+    const floor = floorMs(result.case, speed);
+    const base = result.timings.find((timing) => timing.contender === baseline);
+    return { ...result, floor, reached: base ? floor / base.median : null };
+  });
+}
+
 /** @param {number} ms */
 function milliseconds(ms) {
   return ms.toFixed(ms < 1 ? 3 : ms < 100 ? 2 : 0);
+}
+
+/** @param {number | null} fraction */
+function percent(fraction) {
+  return fraction === null ? "" : `${Math.round(100 * fraction)} %`;
 }
 
 /**
@@ -105,8 +125,10 @@ export function formatTable(results) {
       const ratio = timing.ratio === null || timing.ratio === 1 ? "" : ` (${timing.ratio.toFixed(2)}x)`;
       return milliseconds(timing.median) + ratio;
     }),
+    ...(result.floor === undefined ? [] : [milliseconds(result.floor), percent(result.reached)]),
   ]);
-  const table = [["ms per step", ...names], ...rows];
+  const hasFloor = results.some(({ floor }) => floor !== undefined);
+  const table = [["ms per step", ...names, ...(hasFloor ? ["floor", "reached"] : [])], ...rows];
   const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
   const line = (/** @type {string[]} */ cells) =>
     `| ${cells.map((cell, column) => cell.padEnd(widths[column])).join(" | ")} |`;
@@ -215,14 +237,18 @@ export function restWarnings(restBusy) {
 async function report(contenders, options, extras, peak, measured) {
   const { notes = [], reference = null } = extras;
   const compared = reference && peak ? withReference(measured.cases, reference, peak.gflops) : measured.cases;
-  const cases = withRatios(compared, contenders[0]?.name ?? "");
+  const baseline = contenders[0]?.name ?? "";
+  const copyGBs = copySpeed();
+  const rated = withRatios(compared, baseline);
+  const cases = peak ? withFloor(rated, baseline, { gflops: peak.gflops, copyGBs }) : rated;
   const about = machine();
   const lines = [
     formatTable(cases),
     "",
-    `Medians over ${options.rounds} interleaved rounds; in brackets the ratio to ${contenders[0]?.name}.`,
+    `Medians over ${options.rounds} interleaved rounds; in brackets the ratio to ${baseline}. Floor: the products that the`,
+    `work needs at the speed of the best product below, and for full steps Adam's numbers at that of a copy; reached: of that, by ${baseline}.`,
     `Machine: ${about.cpu}, ${about.cores} cores, Node ${about.node}` +
-      (peak ? `; ${peak.product}: ${peak.gflops.toFixed(0)} GFLOP/s.` : "."),
+      (peak ? `; ${peak.product}: ${peak.gflops.toFixed(0)} GFLOP/s; a copy: ${copyGBs.toFixed(0)} GB/s.` : "."),
     ...contenders.map((contender) => `${contender.name}: ${contender.version}`),
     ...(reference && peak
       ? [`${Object.keys(reference.ms).join(", ")}: ${reference.version} on ${reference.gflops} GFLOP/s, scaled.`]
@@ -235,7 +261,15 @@ async function report(contenders, options, extras, peak, measured) {
   ];
   process.stdout.write(`${lines.join("\n")}\n`);
   const versions = Object.fromEntries(contenders.map((contender) => [contender.name, contender.version]));
-  const results = { date: new Date().toISOString(), machine: about, peak, rounds: options.rounds, versions, notes };
+  const results = {
+    date: new Date().toISOString(),
+    machine: about,
+    peak,
+    copyGBs,
+    rounds: options.rounds,
+    versions,
+    notes,
+  };
   await writeFile(options.json, `${JSON.stringify({ ...results, restBusy: measured.restBusy, cases }, null, 2)}\n`);
   process.stdout.write(`Written: ${options.json}\n`);
 }

@@ -4,9 +4,8 @@
 // each case goes to the faster. Under `active`, libgomp's idle threads spin for minutes, which would halve the speed of
 // whoever has the next turn: every process is stopped (SIGSTOP) outside its own turns.
 
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { CAN_STOP, WorkerProcess } from "./worker-process.js";
 
 /** @typedef {import("./harness.js").BenchCase} BenchCase */
 /** @typedef {import("./harness.js").Contender} Contender */
@@ -14,7 +13,6 @@ import { fileURLToPath } from "node:url";
 /** @typedef {{ threads: number, optimizer: string | null, tried: { threads: number, optimizer: string | null, ms: number }[] }} Choice */
 
 const WORKER = fileURLToPath(new URL("./torch_worker.py", import.meta.url));
-const CAN_STOP = process.platform !== "win32";
 
 // glibc returns large blocks to the system at each free and faults them in again at the next step; keep them instead
 // (32 MiB is the highest threshold that it accepts).
@@ -57,62 +55,15 @@ export const REFERENCE = {
   },
 };
 
-/** One Python process. It runs while it answers and is stopped the rest of the time. */
-class TorchProcess {
-  /**
-   * @param {string} python
-   * @param {Record<string, string>} policy
-   */
-  constructor(python, policy) {
-    const env = { ...process.env, ...MALLOC, ...policy, PYTHONDONTWRITEBYTECODE: "1" };
-    this.child = spawn(python, [WORKER], { env, stdio: ["pipe", "pipe", "pipe"] });
-    this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
-    this.complaints = "";
-    this.child.stderr.setEncoding("utf8").on("data", (text) => {
-      this.complaints += text;
-    });
-    this.child.stdin.on("error", () => {}); // a process that has gone shows in the missing answer
-    this.ended = new Promise((resolve) => this.child.once("close", resolve).once("error", resolve));
-    this.kill = () => void this.child.kill("SIGKILL");
-    process.once("exit", this.kill);
-  }
-
-  /** The next line that it prints; then stops it. */
-  async receive() {
-    const { value, done } = await this.lines.next();
-    if (done) {
-      await this.ended;
-      throw new Error(`bench: expected an answer of the PyTorch process, got its end\n${this.complaints}`);
-    }
-    if (CAN_STOP) this.child.kill("SIGSTOP");
-    return JSON.parse(value);
-  }
-
-  /** @param {object} command one of those of torch_worker.py */
-  async ask(command) {
-    if (CAN_STOP) this.child.kill("SIGCONT");
-    this.child.stdin.write(`${JSON.stringify(command)}\n`);
-    const answer = await this.receive();
-    if (answer.error !== undefined) throw new Error(`bench: PyTorch: ${answer.error}\n${this.complaints}`);
-    return answer;
-  }
-
-  async close() {
-    process.off("exit", this.kill);
-    this.kill(); // works on a stopped process too, and there is nothing to save
-    await this.ended;
-  }
-}
-
 /**
  * The processes, and which of them a contender's case runs in.
  */
 class TorchProcesses {
-  /** @param {Map<string, TorchProcess>} byPolicy */
+  /** @param {Map<string, WorkerProcess>} byPolicy */
   constructor(byPolicy) {
     this.byPolicy = byPolicy;
     this.preparedCase = "";
-    /** @type {Map<string, TorchProcess>} */
+    /** @type {Map<string, WorkerProcess>} */
     this.chosen = new Map();
   }
 
@@ -134,7 +85,7 @@ class TorchProcesses {
       tried.push(...choice.tried.map((trial) => ({ policy, ...trial })));
     }
     const best = tried.reduce((a, b) => (b.ms < a.ms ? b : a));
-    this.chosen.set(contender, /** @type {TorchProcess} */ (this.byPolicy.get(best.policy)));
+    this.chosen.set(contender, /** @type {WorkerProcess} */ (this.byPolicy.get(best.policy)));
     return { policy: best.policy, threads: best.threads, optimizer: best.optimizer, tried };
   }
 
@@ -145,7 +96,7 @@ class TorchProcesses {
    * @returns {Promise<number[]>}
    */
   async run(contender, benchCase, steps) {
-    const one = /** @type {TorchProcess} */ (this.chosen.get(contender));
+    const one = /** @type {WorkerProcess} */ (this.chosen.get(contender));
     return (await one.ask({ op: "run", contender, case: benchCase, steps })).ms;
   }
 
@@ -195,11 +146,12 @@ function contendersOf(processes, hello) {
  *   and a note that says so
  */
 export async function connectTorch(python = process.env.LOWRANK_PYTHON || "python3") {
-  /** @type {Map<string, TorchProcess>} */
+  /** @type {Map<string, WorkerProcess>} */
   const byPolicy = new Map();
   let hello;
   for (const [policy, env] of Object.entries(POLICIES)) {
-    const one = new TorchProcess(python, env);
+    const environment = { ...MALLOC, ...env, PYTHONDONTWRITEBYTECODE: "1" };
+    const one = new WorkerProcess("PyTorch", python, [WORKER], environment);
     byPolicy.set(policy, one);
     hello = await one.receive().catch(() => ({ missing: true }));
     if (hello.missing) {
