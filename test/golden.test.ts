@@ -13,14 +13,18 @@ const names = [
   "distilbert/base.onnx",
   "distilbert/base.legacy.onnx",
   "gpt2",
+  "llama/base.onnx",
+  "llama/base.legacy.onnx",
   "mixed/base.onnx",
   "mixed/base.legacy.onnx",
   "mlp",
+  "neox",
   "packed/base.onnx",
   "packed/base.legacy.onnx",
   "reg",
   "shared/base.onnx",
   "shared/base.legacy.onnx",
+  "swin",
 ];
 
 describe("the golden cases", () => {

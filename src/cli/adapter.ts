@@ -11,8 +11,11 @@ import { unmerge } from "../adapter/unmerge.ts";
 import type { Adapter } from "../lora/config.ts";
 import { modulesOf } from "../lora/keys.ts";
 import { rankOf, scaleOf } from "../lora/scale.ts";
+import type { Model } from "../onnx/model.ts";
+import { sites } from "../onnx/sites.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { formatComparison, formatLosses, formatSpectrum } from "../runs/adapter-table.ts";
+import { foldedNote } from "../runs/inspect-table.ts";
 import { loadModel } from "../runs/model-file.ts";
 import { addConvert } from "./adapter-convert.ts";
 import { saveAdapter, saveModel } from "./adapter-io.ts";
@@ -87,7 +90,10 @@ function merging(): Command {
     .action(async (model: string, folder: string, output: string, flags: MergeFlags) => {
       const terminal = createTerminal({ json: flags.json ?? false });
       const adapter = await open(folder, terminal);
-      const merged = merge(await loadModel(model), adapter, {
+      const base = await loadModel(model);
+      const folded = foldedSites(base, adapter);
+      if (folded.length > 0) terminal.warn(foldedNote(folded));
+      const merged = merge(base, adapter, {
         safe: flags.unsafe !== true,
         dequantize: flags.dequantize ?? false,
       });
@@ -240,6 +246,14 @@ function diff(): Command {
       terminal.say(formatComparison(compared));
       if (json) emit(terminal, { first, second, ...compared });
     });
+}
+
+/** The adapter's modules whose layers hold a BatchNorm as well. */
+function foldedSites(model: Model, adapter: Adapter): string[] {
+  const paths = new Set(modulesOf(adapter).map(({ path }) => path));
+  return sites(model).flatMap(({ modulePath, foldedNorm }) =>
+    foldedNorm && paths.has(modulePath) ? [modulePath] : [],
+  );
 }
 
 function open(folder: string, terminal: Terminal): Promise<Adapter> {

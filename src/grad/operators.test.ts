@@ -1,5 +1,6 @@
 // The lists of operators that documents are made of.
 import { describe, expect, it } from "vitest";
+import { hasShapeRow } from "../onnx/shapes.ts";
 import { loweredOperators, loweringOf } from "./lower/table.ts";
 import { differentiableOperators, gradientRule } from "./table.ts";
 
@@ -21,5 +22,10 @@ describe("the lists of operators", () => {
   it("have nothing in common: an operator is lowered or has a rule", () => {
     const ruled = new Set(differentiableOperators());
     expect(loweredOperators().filter((name) => ruled.has(name))).toEqual([]);
+  });
+
+  it("have shapes, without which what stands behind them could not be differentiated", () => {
+    const all = [...loweredOperators(), ...differentiableOperators()];
+    expect(all.filter((name) => !hasShapeRow(...split(name)))).toEqual([]);
   });
 });

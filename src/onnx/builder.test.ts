@@ -2,13 +2,22 @@ import { describe, expect, it } from "vitest";
 import { tensor, zeros } from "../tensor.ts";
 import { float, graphBuilder, makeNode } from "./builder.ts";
 import { behindIdentity, consumers, producers, prune, reads, storedValue } from "./graph.ts";
-import type { Attribute, Graph, Node } from "./model.ts";
+import { type Attribute, type Graph, type Node, toTensor } from "./model.ts";
 
 function subgraph(parts: Partial<Graph>): Attribute {
   return { kind: "graph", value: { ...graphBuilder({ opset: 17 }).build(), ...parts } };
 }
 
 const value = (name: string) => ({ name, type: undefined, shape: undefined, doc: "" });
+
+describe("constants", () => {
+  it("beyond int64 become its limits, as the ends of slices do", () => {
+    const g = graphBuilder({ opset: 17 });
+    const name = g.constant("int64", [2 ** 63, -(2 ** 63), 2 ** 40]);
+    const stored = storedValue(g.build(), producers(g.build()), name)!;
+    expect(toTensor(stored).data).toEqual(BigInt64Array.of(2n ** 63n - 1n, -(2n ** 63n), 2n ** 40n));
+  });
+});
 
 describe("names", () => {
   it("are minted so that nothing has them yet", () => {

@@ -126,6 +126,14 @@ function emptyGraph(name: string): Graph {
   };
 }
 
+/** 2^63 - 1, which exporters write for "to the end", is 2^63 as a number: what is beyond the type becomes its limit. */
+function toInt64(value: number): bigint {
+  const exact = BigInt(value);
+  return exact > INT64_MAX ? INT64_MAX : exact < -INT64_MAX - 1n ? -INT64_MAX - 1n : exact;
+}
+
+const INT64_MAX = 2n ** 63n - 1n;
+
 class Builder implements GraphBuilder {
   readonly opset: number;
   readonly #from: Graph;
@@ -179,7 +187,7 @@ class Builder implements GraphBuilder {
       const value =
         type === "float32"
           ? tensor("float32", dims, Float32Array.from(list))
-          : tensor("int64", dims, BigInt64Array.from(list, BigInt));
+          : tensor("int64", dims, BigInt64Array.from(list, toInt64));
       name = this.initializer(`${this.#scope}const`, value);
       this.#constants.set(key, name);
     }

@@ -1,24 +1,49 @@
 // What PyTorch called the module that a node came from. Sources, best first: torch.export's name scopes in the node's
-// metadata, the weight's name when it ends in `.weight`, the TorchScript exporter's node names (a path of scopes).
+// metadata, the weight's name when it ends in `.weight`, the bias's when it ends in `.bias`, the TorchScript exporter's node
+// names (a path of scopes).
 import type { Node } from "./model.ts";
 
 /**
- * The module path of a node that uses `weight`, or undefined when neither says one.
+ * The module path of a node that uses `weight`, or undefined when neither says one. `ownBias` is the bias that no other node adds.
  * `isModule` tells whether a scope's dotted name is that of a known parameter's module; it tells `fc_1` (the second call of
  * `fc`) from a module that is called so.
  */
-export function modulePath(node: Node, weight: string, isModule: (path: string) => boolean): string | undefined {
+export function modulePath(
+  node: Node,
+  weight: string,
+  isModule: (path: string) => boolean,
+  ownBias?: string,
+): string | undefined {
   const [scope, named] = [scopePath(node), weightPath(weight)];
   // A module may use another's weight, as MultiheadAttention does its out_proj's.
   if (scope !== undefined && named?.startsWith(`${scope}.`)) return named;
-  return scope ?? named ?? nodePath(node, isModule);
+  if (scope !== undefined || named !== undefined) return scope ?? named;
+  const byNode = nodePath(node, isModule);
+  // A forward pass that reaches into a module (`self.model.decoder(x)`) leaves scopes out; parameters have all of them.
+  const byBias = /^(.+)\.bias$/.exec(withoutQuantization(ownBias ?? ""))?.[1];
+  const isSame = byBias !== undefined && byNode !== undefined && lastName(byBias) === lastName(byNode);
+  return isSame ? byBias : byNode;
 }
+
+const lastName = (path: string): string => path.slice(path.lastIndexOf(".") + 1);
 
 /** torch.export: `pkg.torch.onnx.name_scopes` is a Python list in a string; the deepest module stands last but one. */
 export function scopePath(node: Node): string | undefined {
   // A Conv into which a BatchNorm was folded carries the BatchNorm's scope.
-  if (lastModule(node, "pkg.torch.onnx.class_hierarchy")?.includes(".batchnorm.")) return undefined;
+  if (isBatchNorm(node)) return undefined;
   return lastModule(node, "pkg.torch.onnx.name_scopes");
+}
+
+function isBatchNorm(node: Node): boolean {
+  return lastModule(node, "pkg.torch.onnx.class_hierarchy")?.includes(".batchnorm.") === true;
+}
+
+/**
+ * Whether the exporter folded a BatchNorm into a layer. torch.export tells; TorchScript's exporter names the weights of a Conv
+ * after its module, unless it computed them.
+ */
+export function saysFoldedNorm(node: Node, weight: string): boolean {
+  return isBatchNorm(node) || (node.op === "Conv" && weight.startsWith("onnx::Conv_"));
 }
 
 /**

@@ -25,7 +25,12 @@ const rows: ShapeRows = {
   ...attentionRows,
 };
 
-function rowFor({ domain, op }: Node): ShapeRow | undefined {
+/** Whether the shapes of an operator's outputs can be inferred. */
+export function hasShapeRow(domain: string, op: string): boolean {
+  return rowFor({ domain, op }) !== undefined;
+}
+
+function rowFor({ domain, op }: Pick<Node, "domain" | "op">): ShapeRow | undefined {
   const ofDomain = domain === "" ? rows : domain === "com.microsoft" ? contribRows : {};
   return Object.hasOwn(ofDomain, op) ? ofDomain[op] : undefined;
 }

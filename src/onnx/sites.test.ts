@@ -300,6 +300,30 @@ describe("Conv and Embedding", () => {
     expect(modulePath(node, "body.0.weight", () => false)).toBe("body.0");
   });
 
+  it("a Conv whose weight the exporter computed holds a BatchNorm", () => {
+    const conv = (weight: string) => {
+      const g = graphBuilder({ opset: 17 });
+      const x = g.input("x", "float32", ["n", 3, 8]);
+      const w = g.initializer(weight, tensor("float32", [8, 3, 5], new Float32Array(120)));
+      g.output(g.op("Conv", [x, w], {}, { name: "/body/body.0/Conv" }), "float32");
+      return sites(createModel(g.build(), { opset: 17 }));
+    };
+    expect(conv("onnx::Conv_195")).toMatchObject([{ modulePath: "body.0", foldedNorm: true }]);
+    expect(conv("body.0.weight")).toMatchObject([{ modulePath: "body.0", foldedNorm: false }]);
+  });
+
+  it("a path of scopes that lacks some goes by the bias's name", () => {
+    const g = graphBuilder({ opset: 17 });
+    const x = g.input("x", "float32", ["n", 3]);
+    const w = g.initializer("onnx::MatMul_377", tensor("float32", [3, 2], new Float32Array(6)));
+    const y = g.op("MatMul", [x, w], {}, { name: "/m/decoder/layers.0/q_proj/MatMul" });
+    const bias = g.initializer("m.model.decoder.layers.0.q_proj.bias", tensor("float32", [2], new Float32Array(2)));
+    g.output(g.op("Add", [bias, y]), "float32");
+    expect(sites(createModel(g.build(), { opset: 17 }))).toMatchObject([
+      { modulePath: "m.model.decoder.layers.0.q_proj" },
+    ]);
+  });
+
   const gather = (table: Parameters<GraphBuilder["initializer"]>[1], attributes: PlainAttributes = {}) => {
     const g = graphBuilder({ opset: 18 });
     const ids = g.input("ids", "int64", ["n", "t"]);

@@ -4,7 +4,7 @@
 import { dynamicProducts } from "./dynamic-product.ts";
 import { consumers } from "./graph.ts";
 import type { Model, Node } from "./model.ts";
-import { biasPath, modulePath, weightPath, withoutQuantization } from "./module-path.ts";
+import { biasPath, modulePath, saysFoldedNorm, weightPath, withoutQuantization } from "./module-path.ts";
 import { type FoundSite, joinCalls } from "./sites/calls.ts";
 import { type Constants, constantsOf } from "./sites/constants.ts";
 import { layerAt } from "./sites/layers.ts";
@@ -36,6 +36,8 @@ export interface Site extends Call {
   readonly groups: number;
   /** How W is stored when that is not in floats; undefined when it is. */
   readonly quantized: QuantizedWeight | undefined;
+  /** A BatchNorm was folded into W: an adapter of the layer as it was before lacks the BatchNorm's factor. */
+  readonly foldedNorm: boolean;
   /** The rows of a packed projection that the site is; undefined for a whole layer. */
   readonly part: Part | undefined;
   /** The product is inside com.microsoft.Attention, where nothing can be added to it: an update is added to W. */
@@ -101,12 +103,13 @@ export function sites(model: Model): Site[] {
     const stored = constants.uncast(layer.weight);
     const behind = layer.kind === "Linear" ? addedBias(constants, readers, layer.output, outFeatures) : undefined;
     const bias = isBias(constants, ownBias, outFeatures) ? ownBias : behind?.bias;
+    const isShared = (readers.get(bias ?? "")?.length ?? 0) > 1;
     const path =
-      modulePath(node, stored, (name) => modules.has(name)) ??
+      modulePath(node, stored, (name) => modules.has(name), isShared ? undefined : bias) ??
       weightPath(constants.source(layer.weight)) ??
-      biasPath(behind?.node, bias, (readers.get(bias ?? "")?.length ?? 0) > 1) ??
+      biasPath(behind?.node, bias, isShared) ??
       fallbackPath(node, stored, count);
-    return [{ ...rest, modulePath: path, node, bias }];
+    return [{ ...rest, modulePath: path, node, bias, foldedNorm: saysFoldedNorm(node, stored) }];
   });
   const joined = joinCalls(graph, found, constants);
   const taken = new Set(joined.map((site) => site.modulePath));

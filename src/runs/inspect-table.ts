@@ -17,6 +17,7 @@ export interface Inspected {
     readonly operator: string;
     readonly shape: Sizes;
     readonly parameters: number;
+    readonly foldedNorm: boolean;
   }[];
   readonly verdict?: {
     readonly trainable: boolean;
@@ -83,7 +84,18 @@ function sitesTable(sites: Inspected["sites"], targets: readonly string[] | unde
     const cells = [modulePath, operator, formatSizes(shape), formatCount(parameters)];
     return targets === undefined ? cells : [...cells, chosen.has(modulePath) ? "target" : ""];
   });
-  return formatTable(targets === undefined ? columns : [...columns, { header: "" }], rows);
+  const table = formatTable(targets === undefined ? columns : [...columns, { header: "" }], rows);
+  const folded = sites.filter(({ foldedNorm }) => foldedNorm).map(({ modulePath }) => modulePath);
+  return folded.length === 0 ? table : `${table}\n\n${foldedNote(folded)}`;
+}
+
+/** What a BatchNorm that an exporter folded into layers means for adapters of the model before that. */
+export function foldedNote(paths: readonly string[]): string {
+  const some = paths.slice(0, 5).join(", ") + (paths.length > 5 ? `, and ${paths.length - 5} more` : "");
+  return (
+    `A BatchNorm is folded into the weights of ${some}. Adapters trained on this file fit; one that was trained where the ` +
+    "BatchNorm stood apart lacks its factor there. Export with the BatchNorm kept apart to use such a one."
+  );
 }
 
 function formatVerdict({

@@ -44,8 +44,8 @@ describe("what a model offers", () => {
     });
     const linear = about.sites.filter(({ kind }) => kind === "Linear");
     expect(linear).toEqual([
-      { modulePath: "below", kind: "Linear", operator: "MatMul", shape: [4, 4], parameters: 16 },
-      { modulePath: "above", kind: "Linear", operator: "MatMul", shape: [4, 4], parameters: 16 },
+      { modulePath: "below", kind: "Linear", operator: "MatMul", shape: [4, 4], parameters: 16, foldedNorm: false },
+      { modulePath: "above", kind: "Linear", operator: "MatMul", shape: [4, 4], parameters: 16, foldedNorm: false },
     ]);
   });
 

@@ -62,6 +62,8 @@ export interface SiteSummary {
   readonly shape: readonly Dim[] | null;
   /** Values of weight and bias. */
   readonly parameters: number;
+  /** A BatchNorm was folded into the weight: an adapter of the layer as PyTorch had it does not fit exactly. */
+  readonly foldedNorm: boolean;
 }
 
 export interface Verdict {
@@ -103,11 +105,11 @@ export function support(model: Model, config?: LoraConfig, options: { readonly o
     outputs: graph.outputs.map(summarized),
     operators: countOperators(model),
     sites: sites(model).map((site) => {
-      const { modulePath, kind, node, weight, bias, quantized, part } = site;
+      const { modulePath, kind, node, weight, bias, quantized, part, foldedNorm } = site;
       // Bytes of blocks, or the whole of a packed layer, are not the layer's own shape.
       const own = quantized !== undefined || part !== undefined ? linearDims(site) : shapes.get(weight)?.shape;
       const count = elementCount(sizes(own)) + (bias === undefined ? 0 : sizeOf(bias));
-      return { modulePath, kind, operator: operatorOf(node), shape: own ?? null, parameters: count };
+      return { modulePath, kind, operator: operatorOf(node), shape: own ?? null, parameters: count, foldedNorm };
     }),
     ...(config !== undefined && { verdict: verdictOn(model, config, options.output) }),
   };

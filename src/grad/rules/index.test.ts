@@ -77,6 +77,8 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
     ["a start before the first", slice([-9], [2], [0]), dims([3])],
     ["nothing at all", slice([2], [1], [0]), dims([3, 2])],
     ["every second value", slice([0], [5], [1], [2]), dims([2, 5])],
+    ["every second value up to 2^63 - 1", slice([1], [2 ** 63], [1], [2]), dims([2, 5])],
+    ["backwards down to -2^63", slice([-1], [-(2 ** 63)], [0], [-2]), dims([5])],
     ["every third from the second on", slice([1], [9], [0], [3]), dims([8])],
     ["backwards", slice([-1], [-9], [0], [-1]), dims([4, 2])],
     ["backwards by two, and forwards", slice([3, 1], [0, 3], [0, 1], [-2, 1]), dims([4, 4])],

@@ -15,8 +15,7 @@ export const sliceRule: Rule = single((node, d, g) => {
   if (steps.every((step) => step === 1)) {
     const before = axes.map((axis, index) => skipped(g, x, starts, axis, index));
     const after = axes.map((axis, index) => sub(g, sub(g, sizeOf(g, x, axis), before[index]!), sizeOf(g, d, axis)));
-    const margins = [d, joined(g, [...before, ...after]), scalar(g, 0, x), g.constant("int64", axes)];
-    return [inShapeOf(g, g.op("Pad", margins), x)];
+    return [inShapeOf(g, g.op("Pad", [d, ...margins(g, x, axes, before, after)]), x)];
   }
   const dx = axes.reduce((gradient, axis, index) => {
     const [start, end] = [element(g, starts, index), element(g, ends, index)];
@@ -32,8 +31,19 @@ export const padRule: Rule = single((node, d, g) => {
   const mode = stringAttribute(node, "mode", "constant");
   if (mode === "constant") {
     // A negative margin cuts: the margins of the gradient are those of y with the other sign.
-    const inputs = [d, g.op("Neg", [pads]), scalar(g, 0, x), ...(axesInput ? [axesInput] : [])];
-    const dx = inShapeOf(g, g.op("Pad", inputs), x);
+    const cuts = g.op("Neg", [pads]);
+    const axes = axesInput && g.integers(axesInput);
+    const cut = (index: number): Value => element(g, cuts, index);
+    const inputs = axes
+      ? margins(
+          g,
+          x,
+          axes,
+          axes.map((_, index) => cut(index)),
+          axes.map((_, index) => cut(index + axes.length)),
+        )
+      : [cuts, scalar(g, 0, x), ...(axesInput ? [axesInput] : [])];
+    const dx = inShapeOf(g, g.op("Pad", [d, ...inputs]), x);
     const sum = (part: Value): Value => g.op("ReduceSum", [part], { keepdims: 0 });
     return [dx, null, value ? sub(g, sum(d), sum(dx)) : null];
   }
@@ -51,6 +61,26 @@ export const padRule: Rule = single((node, d, g) => {
   }, d);
   return [inShapeOf(g, dx, x)];
 });
+
+/**
+ * What Pad takes beside its data: margins (int64 vectors of one) on some axes, and the zero to fill them with. They are written for
+ * every axis: where a Transpose meets a Pad that names its axes, the runtime's optimizer takes them for margins of every axis.
+ */
+function margins(
+  g: GraphBuilder,
+  x: Value,
+  axes: readonly number[],
+  before: readonly Value[],
+  after: readonly Value[],
+): Value[] {
+  const rank = g.info(x).shape?.length;
+  const zero = scalar(g, 0, x);
+  if (rank === undefined) return [joined(g, [...before, ...after]), zero, g.constant("int64", axes)];
+  const places = axes.map((axis) => normalizeAxis(axis, rank));
+  const everyAxis = (side: readonly Value[]): Value[] =>
+    Array.from({ length: rank }, (_, axis) => side[places.indexOf(axis)] ?? int64(g, 0));
+  return [joined(g, [...everyAxis(before), ...everyAxis(after)]), zero];
+}
 
 function sliced(node: Node, g: GraphBuilder): { axes: readonly number[]; steps: readonly number[] } {
   const [, starts, , axesInput, stepsInput] = node.inputs;
@@ -90,7 +120,7 @@ function putBack(g: GraphBuilder, d: Value, at: Value, size: Value, axis: number
   const count = g.op("Shape", [at]);
   const nowhere = g.op("Expand", [count, size]);
   const source = g.op("ScatterElements", [nowhere, at, countTo(g, count)]);
-  const withZero = g.op("Pad", [d, int64(g, 0, 1), scalar(g, 0, d), int64(g, axis)]);
+  const withZero = g.op("Pad", [d, ...margins(g, d, [axis], [int64(g, 0)], [int64(g, 1)])]);
   return g.op("Gather", [withZero, source], { axis });
 }
 

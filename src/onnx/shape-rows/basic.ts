@@ -157,18 +157,25 @@ const gather: ShapeRow = (node, [x, indices]) => {
   return [{ type: x.type, shape: [...x.shape.slice(0, axis), ...indices.shape, ...x.shape.slice(axis + 1)] }];
 };
 
+const random: ShapeRow = (node) => [
+  { type: elementType(intAttribute(node, "dtype", 1)), shape: intsAttribute(node, "shape") },
+];
+
 export const basicRows: ShapeRows = {
   ...Object.fromEntries(
     (
       "Identity Relu LeakyRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Exp Log Sqrt Reciprocal Neg Abs Sign Erf " +
+      "Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh Shrink BitwiseNot ReverseSequence Scatter Bernoulli RandomNormalLike RandomUniformLike " +
       "Floor Ceil Round Clip Softmax LogSoftmax Hardmax BatchNormalization LayerNormalization Dropout CumSum Trilu ScatterElements ScatterND " +
-      "Gelu Mish ThresholdedRelu InstanceNormalization GroupNormalization LpNormalization LRN Not"
+      "Gelu Mish Swish ThresholdedRelu InstanceNormalization GroupNormalization LpNormalization LRN Not"
     )
       .split(" ")
       .map((op) => [op, same]),
   ),
   ...Object.fromEntries(
-    "Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor".split(" ").map((op) => [op, elementwise]),
+    "Add Sub Mul Div Pow Min Max Mod Sum Mean PRelu And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor"
+      .split(" ")
+      .map((op) => [op, elementwise]),
   ),
   ...Object.fromEntries(
     "Equal Greater GreaterOrEqual Less LessOrEqual IsNaN IsInf".split(" ").map((op) => [op, comparison]),
@@ -193,6 +200,8 @@ export const basicRows: ShapeRows = {
     const value = node.attributes.get("value");
     return [{ type: value?.kind === "tensor" ? value.value.type : "float32", shape: known.sizes(node.inputs[0]) }];
   },
+  RandomNormal: random,
+  RandomUniform: random,
   Expand: (node, [x], known) => [{ type: x?.type, shape: broadcast(x?.shape, known.sizes(node.inputs[1])) }],
   Size: () => [{ type: "int64", shape: [] }],
   Shape: (node, [x]) => [{ type: "int64", shape: [x?.shape === undefined ? null : statedAxes(node, x.shape).length] }],

@@ -87,7 +87,13 @@ const linearQuantization: ShapeRows = {
   DequantizeLinear: (_, [x, scale]) => [{ type: scale?.type, shape: x?.shape }],
 };
 
+const simplifiedNormalization: ShapeRow = (_, [x]) => [
+  x ?? unknown,
+  { type: "float32", shape: x?.shape && [...x.shape.slice(0, -1), 1] },
+];
+
 export const contribRows: ShapeRows = {
+  SimplifiedLayerNormalization: simplifiedNormalization,
   Gelu: same,
   QuickGelu: same,
   RotaryEmbedding: same,
@@ -120,8 +126,5 @@ export const quantizedRows: ShapeRows = {
     const batch = broadcast(a.shape.slice(0, -2), b.shape.slice(0, -2));
     return [{ type: "int32", shape: batch && [...batch, a.shape.at(-2)!, b.shape.at(-1)!] }];
   },
-  SimplifiedLayerNormalization: (_, [x]) => [
-    x ?? unknown,
-    { type: "float32", shape: x?.shape && [...x.shape.slice(0, -1), 1] },
-  ],
+  SimplifiedLayerNormalization: simplifiedNormalization,
 };

@@ -28,6 +28,10 @@ type Row = readonly [
 
 describe("shapes by operator", () => {
   const rows: readonly Row[] = [
+    ["Sin", [[b, 6]], {}, [b, 6]],
+    ["Cos", [[1, b, 6]], {}, [1, b, 6]],
+    ["Compress", [[b, 6], [6]], { axis: 1 }, [b, null]],
+    ["Compress", [[b, 6], [4]], {}, [null]],
     ["Split", [[b, 6], ints(1, 5)], { axis: 1 }, [b, 1], [b, 5]],
     ["Split", [[b, 5]], { axis: -1, num_outputs: 2 }, [b, 3], [b, 2]],
     ["Split", [[b, 6], [2]], { axis: 1 }, [b, null], [b, null]],

@@ -135,4 +135,9 @@ export const indexRows: ShapeRows = {
   },
   NonZero: (_, [x]) => [{ type: "int64", shape: [x?.shape?.length ?? null, null] }],
   EyeLike: (_, [x]) => [x ?? unknown],
+  Compress: (node, [x]) => {
+    const flat = !node.attributes.has("axis");
+    return [{ type: x?.type, shape: flat ? [null] : withSize(x?.shape, intAttribute(node, "axis", 0), null) }];
+  },
+  NonMaxSuppression: () => [{ type: "int64", shape: [null, 3] }],
 };
