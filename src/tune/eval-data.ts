@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import type { TextOptions } from "../data/text.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
+import { parseTransform } from "../data/transforms/transforms.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -63,6 +64,7 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
         names: own,
         ...(typeof classes === "number" && classes > 1 && { classes }),
       },
+      ...(options.transform !== null && { transform: parseTransform(options.transform), seed: options.seed }),
       batchSize: options.batchSize,
       shuffle: false,
       passes: 1,

@@ -18,6 +18,7 @@ export interface RunOptions {
   readonly map: readonly string[] | null;
   readonly limit: number | null;
   readonly onBadRow: "stop" | "skip";
+  readonly transform: string | null;
   readonly mean: readonly number[] | null;
   readonly std: readonly number[] | null;
   readonly tokenizer: string | null;
@@ -213,6 +214,14 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: "stop",
     choices: ["stop", "skip"],
     about: "a row that cannot be read ends the run, or is counted, named and left out",
+  }),
+  transform: data({
+    kind: "text",
+    default: null,
+    value: "name[:n]",
+    verbs: measured,
+    about:
+      "make images of another domain of those in --data and --eval-data (rotation:30, invert, fog:5, …); what is retained or replayed stays as it is",
   }),
   mean: data({
     kind: "numbers",
