@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { labelsOfModel, loadModel, type RunSummary, readSafetensors } from "lowrank";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank } from "./support/command.ts";
+import { writeSmallMnist } from "./support/digits.ts";
 import { root, temporaryFolder } from "./support/folders.ts";
 import { writePictures } from "./support/pictures.ts";
 import { clusterRows, writeClusters } from "./support/tables.ts";
@@ -115,6 +116,32 @@ describe("a folder of images by class", () => {
     expect(before!["target/accuracy"]).toBeLessThan(1);
     expect(after!["target/accuracy"]).toBe(1);
     expect(labelsOfModel(await loadModel(join(work, "shapes", "model.onnx")))).toEqual(["horizontal", "vertical"]);
+  });
+});
+
+describe("images of another domain", () => {
+  it("are made of the data's by name, and left as they are in what is retained", async () => {
+    writeSmallMnist(join(work, "digits"), { train: 100, test: 20 });
+    const [train, test] = ["digits/train-images-idx3-ubyte.gz", "digits/t10k-images-idx3-ubyte.gz"];
+    await finished(`pretrain --layers 784,32,10 --data ${train} --learning-rate 0.003 --epochs 6 --out upright`);
+    const command = `tune upright/model.onnx --data ${train} --eval-data ${test} --retained-data ${test}`;
+    const rest = "--learning-rate 0.005 --epochs 4 --out inverted";
+    const { before, after } = await finished(`${command} --transform invert ${rest}`);
+    expect(before!["target/accuracy"]).toBeLessThan(before!["retained/accuracy"]! - 0.3);
+    expect(after!["target/accuracy"]).toBeGreaterThan(before!["target/accuracy"]! + 0.3);
+    const measured = await run(
+      `eval upright/model.onnx --data ${test} --adapter inverted/adapter --json --transform invert`,
+    );
+    expect(measured.code, measured.stderr).toBe(0);
+    const { results } = JSON.parse(measured.stdout) as { results: { accuracy: number }[] };
+    expect(results.map(({ accuracy }) => accuracy)).toEqual([before!["target/accuracy"], after!["target/accuracy"]]);
+    const wrong = await run(`${command} --transform inverted --out none`);
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("transform: expected one of identity, ")]);
+    const texts = await run("tune distilbert.onnx --data opinions.jsonl --transform fog:1 --out none");
+    expect([texts.code, texts.stderr]).toEqual([
+      2,
+      expect.stringMatching(/transform fog:1: expected images .*, got text, label/),
+    ]);
   });
 });
 

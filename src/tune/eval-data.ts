@@ -110,6 +110,17 @@ export async function labelsBeside(folder: string): Promise<readonly string[] | 
   throw new LowrankError("data", `${path}: expected a list of class names`);
 }
 
+/** The loss that a model or an adapter was trained with, as the run says whose folder it lies in; null outside of one. */
+export async function lossBeside(path: string): Promise<string | null> {
+  try {
+    const summary: unknown = JSON.parse(await readFile(join(path, "..", "summary.json"), "utf8"));
+    const loss = typeof summary === "object" && summary !== null && "loss" in summary ? summary.loss : null;
+    return typeof loss === "string" ? loss : null;
+  } catch {
+    return null; // it need not lie in a run's folder
+  }
+}
+
 async function narrowed(dataset: Dataset, { filter, limit }: RunOptions): Promise<Dataset> {
   const chosen = filter === null ? dataset : await dataset.filter(...filter);
   return limit === null ? chosen : chosen.limit(limit);

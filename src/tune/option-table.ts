@@ -72,6 +72,7 @@ export interface RunOptions {
   readonly threads: number | null;
   readonly tensorboard: boolean;
   readonly merge: boolean;
+  readonly threshold: number | null;
   readonly prompt: readonly string[] | null;
   readonly maxNewTokens: number;
   readonly temperature: number;
@@ -456,6 +457,15 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: false,
     verbs: tune,
     about: "write merged.onnx as well: the model with the best adapter in its weights",
+  }),
+
+  threshold: of("Evaluation", ["predict"])({
+    kind: "number",
+    default: null,
+    from: 0,
+    to: 1,
+    about:
+      "give every label that is at least so likely, for a model of labels that hold or not (default: 0.5 where the run beside the model or adapter was trained with bce; else the likeliest class is given)",
   }),
 
   prompt: generation({ kind: "texts", default: null, value: "text", about: "text to go on from, instead of --data" }),
