@@ -125,12 +125,12 @@ describe("images of another domain", () => {
     const [train, test] = ["digits/train-images-idx3-ubyte.gz", "digits/t10k-images-idx3-ubyte.gz"];
     await finished(`pretrain --layers 784,32,10 --data ${train} --learning-rate 0.003 --epochs 6 --out upright`);
     const command = `tune upright/model.onnx --data ${train} --eval-data ${test} --retained-data ${test}`;
-    const rest = "--learning-rate 0.005 --epochs 4 --out inverted";
-    const { before, after } = await finished(`${command} --transform invert ${rest}`);
+    const rest = "--learning-rate 0.005 --epochs 8 --out turned";
+    const { before, after } = await finished(`${command} --transform rotation:90 ${rest}`);
     expect(before!["target/accuracy"]).toBeLessThan(before!["retained/accuracy"]! - 0.3);
     expect(after!["target/accuracy"]).toBeGreaterThan(before!["target/accuracy"]! + 0.3);
     const measured = await run(
-      `eval upright/model.onnx --data ${test} --adapter inverted/adapter --json --transform invert`,
+      `eval upright/model.onnx --data ${test} --adapter turned/adapter --json --transform rotation:90`,
     );
     expect(measured.code, measured.stderr).toBe(0);
     const { results } = JSON.parse(measured.stdout) as { results: { accuracy: number }[] };
