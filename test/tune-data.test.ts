@@ -170,6 +170,15 @@ describe("tables", () => {
     expect((JSON.parse(skipped.stdout) as RunSummary).data.rows).toMatchObject({ train: 298, skipped: 2 });
   });
 
+  it("refuses labels that are no numbers for each output, and writes nothing", async () => {
+    const { code, stderr } = await run("tune base/model.onnx --data special.csv --loss bce --out never");
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/labels: expected 3 numbers for each row, as the model's output has, got 1; the loss bce/),
+    ]);
+    expect(existsSync(join(work, "never"))).toBe(false);
+  });
+
   it("trains on what filters leave, and keeps what is replayed", async () => {
     const command =
       "tune base/model.onnx --data special.csv --retained-data general.csv --learning-rate 0.05 --epochs 6";

@@ -114,6 +114,8 @@ async function sourcesOf(
   );
   const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData), {});
   const replay = await openReplay(options, open, others);
+  const matches = await matchesOf(main);
+  checkValues(loss, matches, outputShape(model, options));
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
   const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
@@ -129,7 +131,7 @@ async function sourcesOf(
       retained: retained?.examples ?? 0,
       skipped,
     },
-    matches: await matchesOf(main),
+    matches,
     loss,
     labelNames: main.labels ?? names,
   };
@@ -271,6 +273,20 @@ async function sized(source: DataSource): Promise<RunSource> {
     if (next.epoch > 0) break;
   }
   return { ...source, batches: (position) => source.batches(position), batchesPerEpoch };
+}
+
+/** Throws LowrankError "data" where numbers to be predicted are more or fewer than the model gives. */
+function checkValues(loss: LossName, matches: readonly Match[], output: readonly Dim[] | undefined): void {
+  const labels = matches.find(({ input }) => input === "labels");
+  const dims = output?.slice(1) ?? [];
+  if (hasClasses(loss) || labels === undefined || !dims.every((dim) => typeof dim === "number")) return;
+  const count = (sizes: readonly number[]): number => sizes.reduce((product, size) => product * size, 1);
+  const [wanted, got] = [count(dims), count(labels.shape.slice(1))];
+  if (wanted === got) return;
+  throw new LowrankError(
+    "data",
+    `labels: expected ${wanted} numbers for each row, as the model's output has, got ${got}; the loss ${loss} compares them one by one (cross_entropy takes a class)`,
+  );
 }
 
 /** The shapes of the first batch. */
