@@ -114,8 +114,6 @@ async function sourcesOf(
   );
   const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData), {});
   const replay = await openReplay(options, open, others);
-  const matches = await matchesOf(main);
-  checkValues(loss, matches, outputShape(model, options));
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
   const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
@@ -131,7 +129,7 @@ async function sourcesOf(
       retained: retained?.examples ?? 0,
       skipped,
     },
-    matches,
+    matches: await matchesOf(main),
     loss,
     labelNames: main.labels ?? names,
   };
@@ -276,7 +274,7 @@ async function sized(source: DataSource): Promise<RunSource> {
 }
 
 /** Throws LowrankError "data" where numbers to be predicted are more or fewer than the model gives. */
-function checkValues(loss: LossName, matches: readonly Match[], output: readonly Dim[] | undefined): void {
+export function checkValues({ loss, matches }: RunData, output: readonly Dim[] | undefined): void {
   const labels = matches.find(({ input }) => input === "labels");
   const dims = output?.slice(1) ?? [];
   if (hasClasses(loss) || labels === undefined || !dims.every((dim) => typeof dim === "number")) return;
