@@ -47,6 +47,7 @@ function processorMs() {
 
 const tenth = steps / 10;
 const [starts, ends] = [[processorMs()], []];
+const times = [performance.now()];
 const memory = [];
 await train(attachLora(network(), { r: 8 }), batchesOf(examples(count), { batchSize: 32 }), {
   steps,
@@ -59,6 +60,7 @@ await train(attachLora(network(), { r: 8 }), batchesOf(examples(count), { batchS
   onStep: ({ step }) => {
     if (step % tenth !== 0) return;
     ends.push(processorMs());
+    times.push(performance.now());
     globalThis.gc?.();
     memory.push(process.memoryUsage().rss / 2 ** 20);
     starts.push(processorMs());
@@ -66,4 +68,6 @@ await train(attachLora(network(), { r: 8 }), batchesOf(examples(count), { batchS
 });
 const costs = ends.map((end, index) => (1000 * (end - starts[index])) / tenth);
 const round = (values) => values.map((value) => Math.round(value)).join(" ");
+const rates = times.slice(1).map((time, index) => (1000 * tenth) / (time - times[index]));
+process.stdout.write(`steps per second, by tenths: ${round(rates)}\n`);
 process.stdout.write(`processor µs per step, by tenths: ${round(costs)}\nmemory in MiB, by tenths: ${round(memory)}\n`);

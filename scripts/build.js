@@ -20,6 +20,8 @@ const compiled = spawnSync(process.execPath, compiler, { stdio: "inherit" });
 if (compiled.status !== 0) process.exit(compiled.status ?? 1);
 
 cpSync(join(root, "src", "onnx", "gen"), join(fresh, "onnx", "gen"), { recursive: true });
+const trial = join("data", "formats", "parquet-trial-process.js");
+cpSync(join(root, "src", trial), join(fresh, trial));
 chmodSync(join(fresh, "cli", "main.js"), 0o755);
 chmodSync(fresh, 0o755);
 rmSync(dist, { recursive: true, force: true });

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank } from "./support/command.ts";
 import { filesBelow, root, temporaryFolder } from "./support/folders.ts";
+import { schemaFaults } from "./support/schemas.ts";
 import { clusterRows, writeClusters } from "./support/tables.ts";
+import { writeJsonLines } from "./support/texts.ts";
 
 const work = temporaryFolder();
 const points = { features: 12, classes: 4 };
@@ -64,6 +66,7 @@ describe("lowrank eval", () => {
       "eval base/model.onnx --data test.csv --adapter first/best --adapter second/best --out measured --json",
     );
     expect(stdout).toBe(readFileSync(join(work, "measured", "summary.json"), "utf8"));
+    expect(schemaFaults("eval-summary", JSON.parse(stdout))).toEqual([]);
     const { results, changes } = JSON.parse(stdout) as Summary;
     expect(results.map(({ name }) => name)).toEqual(["base", "first/best", "second/best"]);
     const [base, first] = [results[0]!, results[1]!];
@@ -90,6 +93,7 @@ describe("lowrank eval", () => {
   it("gives a decoder's perplexity", async () => {
     writeFileSync(join(work, "texts.jsonl"), '{"text":"the quick brown fox"}\n{"text":"jumps over"}\n');
     const { stdout } = await done("eval text/decoder.onnx --data texts.jsonl --out language --json");
+    expect(schemaFaults("eval-summary", JSON.parse(stdout))).toEqual([]);
     const { results } = JSON.parse(stdout) as Summary;
     expect(results[0]!.perplexity).toBeCloseTo(Math.exp(results[0]!.loss), 9);
     // Random weights know next to nothing of 300 tokens.
@@ -117,6 +121,7 @@ describe("lowrank predict", () => {
   it("writes a line for each row, in their order", async () => {
     const { stdout } = await done("predict base/model.onnx --data test.csv --adapter first/best");
     const lines = linesOf<Line>(stdout);
+    expect(lines.flatMap((line) => schemaFaults("prediction", line))).toEqual([]);
     const labels = clusterRows({ ...points, rows: 200, seed: 3, turn: 1 }).map((row) => row.at(-1));
     expect(lines.map(({ index }) => index)).toEqual(labels.map((_, index) => index));
     expect(lines.filter(({ label }, at) => label === labels[at]).length).toBeGreaterThan(180);
@@ -138,6 +143,7 @@ describe("lowrank predict", () => {
     expect(text.length).toBeGreaterThan(8);
     const stop = text.slice(5, 8);
     const { stdout } = await done(drawn, ...prompt, "--stop", stop, "--json");
+    expect(linesOf(stdout).flatMap((line) => schemaFaults("prediction", line))).toEqual([]);
     expect(linesOf(stdout)).toEqual([{ prompt: "the quick brown", text: text.slice(0, text.indexOf(stop)) }]);
   });
 
@@ -145,6 +151,46 @@ describe("lowrank predict", () => {
     writeFileSync(join(work, "prompts.jsonl"), '{"prompt":"the"}\n{"prompt":"quick"}\n');
     const { stdout } = await done("predict text/decoder.onnx --data prompts.jsonl --max-new-tokens 3");
     expect(linesOf<{ prompt: string }>(stdout).map(({ prompt }) => prompt)).toEqual(["the", "quick"]);
+  });
+
+  it("gives all labels that are likely enough, where a model was trained on labels that hold or not", async () => {
+    const rows = clusterRows({ ...points, rows: 300, seed: 1 }).map((row) => {
+      const label = row.at(-1)!;
+      return { x: row.slice(0, -1), labels: [label === 0, label < 2, label === 3].map(Number) };
+    });
+    writeJsonLines(work, "tags.jsonl", rows);
+    await done(
+      "pretrain --layers 12,32,3 --data tags.jsonl --loss bce --learning-rate 0.02 --epochs 12 --out tags --threads 1",
+    );
+    interface Tagged {
+      readonly labels: readonly number[];
+      readonly probabilities: Readonly<Record<string, number>>;
+    }
+    const predicted = async (...more: string[]): Promise<Tagged[]> => {
+      const lines = linesOf<Tagged>((await done("predict tags/model.onnx --data tags.jsonl", ...more)).stdout);
+      expect(lines.flatMap((line) => schemaFaults("prediction", line))).toEqual([]);
+      return lines;
+    };
+    const found = await predicted();
+    const wanted = rows.map(({ labels }) => labels.flatMap((holds, at) => (holds === 1 ? [at] : [])));
+    const right = found.filter(({ labels }, at) => [...labels].sort().join() === wanted[at]!.join());
+    expect(right.length).toBeGreaterThan(285);
+    for (const { labels, probabilities } of await predicted("--threshold", "0.99")) {
+      expect([...labels].sort().map(String)).toEqual(
+        Object.keys(probabilities).filter((at) => probabilities[at]! >= 0.99),
+      );
+    }
+    const measured = await done("eval tags/model.onnx --data tags.jsonl --loss bce --out tagged --json");
+    expect(schemaFaults("eval-summary", JSON.parse(measured.stdout))).toEqual([]);
+    expect(JSON.parse(measured.stdout)).toMatchObject({ kind: "binary", loss: "bce_with_logits" });
+    writeJsonLines(
+      work,
+      "numbers.jsonl",
+      rows.map(({ x }) => ({ x })),
+    );
+    const plain = linesOf((await done("predict base/model.onnx --data numbers.jsonl --limit 2 --threshold 0")).stdout);
+    expect(plain.map((line) => schemaFaults("prediction", line))).toEqual([[], []]);
+    expect(plain[0]).toMatchObject({ index: 0, labels: expect.arrayContaining([0, 1, 2, 3]) as unknown });
   });
 
   it.each([
@@ -186,6 +232,32 @@ describe("lowrank runs", () => {
     writeFileSync(path, "");
     await done("runs report first");
     expect(readFileSync(path, "utf8")).toBe(before);
+  });
+
+  it("print and leave JSON that fits the published schemas, which refuse anything else", async () => {
+    const read = (...path: string[]): Record<string, unknown> =>
+      JSON.parse(readFileSync(join(work, ...path), "utf8")) as Record<string, unknown>;
+    const list = JSON.parse((await done("runs . --json")).stdout) as Record<string, unknown>[];
+    expect(list.length).toBeGreaterThan(4);
+    const compared: unknown = JSON.parse((await done("runs compare first second --json")).stdout);
+    const fitting: [string, unknown][] = [
+      ["runs", list],
+      ["runs", compared],
+      ["run-summary", read("base", "summary.json")],
+      ["run-summary", read("first", "summary.json")],
+      ["run-summary", read("tags", "summary.json")],
+      ["evaluation", read("base", "evaluation.json")],
+      ["evaluation", read("first", "evaluation.json")],
+    ];
+    for (const [name, value] of fitting) {
+      expect(schemaFaults(name, value), name).toEqual([]);
+      const more = Array.isArray(value) ? [{ ...(value[0] as object), more: 1 }] : { ...(value as object), more: 1 };
+      expect(schemaFaults(name, more), name).not.toEqual([]);
+    }
+    const { results, ...less } = read("first", "evaluation.json");
+    expect(results).toHaveLength(2);
+    expect(schemaFaults("evaluation", less)).toEqual([" must have required property 'results'"]);
+    expect(schemaFaults("prediction", { index: 0, label: "a", probability: 2 })).not.toEqual([]);
   });
 
   it("leaves event files where they were asked for", () => {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { labelsOfModel, loadModel, type RunSummary, readSafetensors } from "lowrank";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank } from "./support/command.ts";
+import { writeSmallMnist } from "./support/digits.ts";
 import { root, temporaryFolder } from "./support/folders.ts";
 import { writePictures } from "./support/pictures.ts";
 import { clusterRows, writeClusters } from "./support/tables.ts";
@@ -118,6 +119,32 @@ describe("a folder of images by class", () => {
   });
 });
 
+describe("images of another domain", () => {
+  it("are made of the data's by name, and left as they are in what is retained", async () => {
+    writeSmallMnist(join(work, "digits"), { train: 100, test: 20 });
+    const [train, test] = ["digits/train-images-idx3-ubyte.gz", "digits/t10k-images-idx3-ubyte.gz"];
+    await finished(`pretrain --layers 784,32,10 --data ${train} --learning-rate 0.003 --epochs 6 --out upright`);
+    const command = `tune upright/model.onnx --data ${train} --eval-data ${test} --retained-data ${test}`;
+    const rest = "--learning-rate 0.005 --epochs 8 --out turned";
+    const { before, after } = await finished(`${command} --transform rotation:90 ${rest}`);
+    expect(before!["target/accuracy"]).toBeLessThan(before!["retained/accuracy"]! - 0.3);
+    expect(after!["target/accuracy"]).toBeGreaterThan(before!["target/accuracy"]! + 0.3);
+    const measured = await run(
+      `eval upright/model.onnx --data ${test} --adapter turned/adapter --json --transform rotation:90`,
+    );
+    expect(measured.code, measured.stderr).toBe(0);
+    const { results } = JSON.parse(measured.stdout) as { results: { accuracy: number }[] };
+    expect(results.map(({ accuracy }) => accuracy)).toEqual([before!["target/accuracy"], after!["target/accuracy"]]);
+    const wrong = await run(`${command} --transform inverted --out none`);
+    expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("transform: expected one of identity, ")]);
+    const texts = await run("tune distilbert.onnx --data opinions.jsonl --transform fog:1 --out none");
+    expect([texts.code, texts.stderr]).toEqual([
+      2,
+      expect.stringMatching(/transform fog:1: expected images .*, got text, label/),
+    ]);
+  });
+});
+
 describe("tables", () => {
   const points = { features: 6, classes: 3 };
   beforeAll(async () => {
@@ -141,6 +168,15 @@ describe("tables", () => {
     expect(skipped.code, skipped.stderr).toBe(0);
     expect(skipped.stderr).toMatch(/warning: 2 rows were left out: .*faulty\.csv:4/);
     expect((JSON.parse(skipped.stdout) as RunSummary).data.rows).toMatchObject({ train: 298, skipped: 2 });
+  });
+
+  it("refuses labels that are no numbers for each output, and writes nothing", async () => {
+    const { code, stderr } = await run("tune base/model.onnx --data special.csv --loss bce --out never");
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/labels: expected 3 numbers for each row, as the model's output has, got 1; the loss bce/),
+    ]);
+    expect(existsSync(join(work, "never"))).toBe(false);
   });
 
   it("trains on what filters leave, and keeps what is replayed", async () => {

@@ -3,7 +3,8 @@ import { LowrankError } from "../errors.ts";
 import { type ExampleOptions, exampleEncoder, type Prepare } from "./examples.ts";
 import { parseFilter } from "./filter.ts";
 import { type FormatName, openTable } from "./formats.ts";
-import { imageDecoder } from "./images.ts";
+import { findImages, type ImageColumn, type RowTransform, rowTransform } from "./image-transform.ts";
+import { imageDecoder, imageDims } from "./images.ts";
 import { allRows, firstRows, narrow, rowHasher, rowsOf, type Selection, without } from "./selection.ts";
 import {
   type BatchingOptions,
@@ -16,6 +17,7 @@ import {
 } from "./source.ts";
 import { type Cell, type Column, joinTables, type Table } from "./table.ts";
 import { type TextOptions, textEncoder } from "./text.ts";
+import type { ImageTransform } from "./transforms/transforms.ts";
 
 export interface DatasetOptions {
   /** Default: by the file's name and first bytes. */
@@ -31,6 +33,8 @@ export type SourceOptions = ExampleOptions &
   BatchingOptions & {
     /** Rows are texts, to be tokenized. */
     readonly text?: TextOptions;
+    /** Makes images of another domain of all images in the data (`parseTransform`); `seed` is that of the order. */
+    readonly transform?: ImageTransform;
   };
 
 /** A row with its cells by name. */
@@ -162,22 +166,32 @@ function dataset(opened: Opened, selection: Selection): Dataset {
 
 async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
   for await (const { row } of rowsOf(table, selection)) {
-    const { text, shuffle = true, seed = 0 } = options;
+    const { text, shuffle = true, seed = 0, transform } = options;
+    if (text !== undefined && transform !== undefined) findImages(table.columns, row, transform); // which throws
     if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
     const image = table.columns.findIndex((column) => column.image);
-    const prepare = image < 0 ? null : await decoderOf(options, image);
+    const decoder = image < 0 ? null : await decoderOf(options, image);
+    const prepare = decoder?.decode ?? null;
     // Shapes are planned from a decoded row.
     const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
-    return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare });
+    let change: RowTransform | null = null;
+    if (transform !== undefined) {
+      const found = decoder ?? findImages(table.columns, row, transform);
+      change = rowTransform(transform, seed, found);
+    }
+    return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare, change });
   }
   throw new LowrankError("data", "data: expected a row or more, got none");
 }
 
 /** A decoder for the model's one image input. */
-async function decoderOf({ inputs, map = {} }: SourceOptions, column: number): Promise<Prepare> {
+async function decoderOf(
+  { inputs, map = {} }: SourceOptions,
+  column: number,
+): Promise<ImageColumn & { decode: Prepare }> {
   const mapped = inputs.find(({ name }) => map[name] === "image");
   const input = mapped ?? inputs.find(({ name }) => name === "image") ?? (inputs.length === 1 ? inputs[0] : undefined);
-  if (input !== undefined) return imageDecoder(input, column);
+  if (input !== undefined) return { column, dims: imageDims(input), decode: await imageDecoder(input, column) };
   const names = inputs.map(({ name }) => name).join(", ");
   throw new LowrankError("data", `image: expected to know which of ${names} takes the images; say so with a map`);
 }

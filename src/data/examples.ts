@@ -11,6 +11,7 @@ import {
   type Normalization,
   type Numbers,
 } from "./fields.ts";
+import type { RowTransform } from "./image-transform.ts";
 import { type LabelOptions, type LabelWriter, labelNames, labelWriter } from "./labels.ts";
 import type { Assembled, Assembler, Encoder, SourceBatch } from "./source.ts";
 import type { Column, Row } from "./table.ts";
@@ -36,7 +37,12 @@ export type Prepare = (rows: readonly Row[]) => Promise<readonly Row[]>;
 export function exampleEncoder(
   columns: readonly Column[],
   sample: Row,
-  options: ExampleOptions & { readonly tableLabels: readonly string[] | null; readonly prepare: Prepare | null },
+  options: ExampleOptions & {
+    readonly tableLabels: readonly string[] | null;
+    readonly prepare: Prepare | null;
+    /** What happens to the images of a batch, once they are decoded. */
+    readonly change: RowTransform | null;
+  },
 ): Encoder {
   const faults: string[] = [];
   const label = labelColumn(columns, options.map, faults);
@@ -44,7 +50,7 @@ export function exampleEncoder(
   const labels = labelWriter(label, columns, sample, { ...options.labels, tableNames: options.tableLabels });
   if (typeof labels === "string") faults.push(labels);
   throwFaults("data", "data: it does not fit the model's inputs", faults);
-  return encoder(fields, labels as LabelWriter, options.prepare);
+  return encoder(fields, labels as LabelWriter, options);
 }
 
 /** Where the labels are; null when there are none. */
@@ -84,7 +90,14 @@ function planFields(
   });
 }
 
-function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare | null): Encoder {
+/** What is done with rows before they are written into a batch. */
+interface Stages {
+  readonly prepare: Prepare | null;
+  readonly change: RowTransform | null;
+}
+
+function encoder(fields: readonly Field[], labels: LabelWriter, stages: Stages): Encoder {
+  const { prepare } = stages;
   const scratch = fields.map((field) => fieldTarget(field, 1));
   const checkCells = (row: Row): string | null => {
     for (const [index, field] of fields.entries()) {
@@ -107,14 +120,14 @@ function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare
         throw error;
       }
     },
-    begin: (batchSize) => assembler(fields, labels, prepare, batchSize),
+    begin: (batchSize) => assembler(fields, labels, stages, batchSize),
   };
 }
 
 function assembler(
   fields: readonly Field[],
   labels: LabelWriter,
-  prepare: Prepare | null,
+  { prepare, change }: Stages,
   batchSize: number,
 ): Assembler {
   const room = (): { inputs: Numbers[]; labels: Numbers } => ({
@@ -123,9 +136,10 @@ function assembler(
   });
   const sets = [room(), room()] as const;
   let turn = 0;
-  const make = async (given: readonly Row[]): Promise<SourceBatch> => {
+  const make = async (given: readonly Row[], numbers: readonly number[]): Promise<SourceBatch> => {
     const set = sets[turn++ % 2 === 0 ? 0 : 1];
-    const rows = prepare === null ? given : await prepare(given);
+    const decoded = prepare === null ? given : await prepare(given);
+    const rows = change === null ? decoded : change(decoded, numbers);
     const inputs = fields.map((field, index) => {
       const target = set.inputs[index]!;
       for (let at = 0; at < rows.length; at++) {
@@ -138,7 +152,7 @@ function assembler(
     return { inputs: Object.fromEntries(inputs), labels: labels.tensor(set.labels, rows.length) };
   };
   return (rows, numbers) => {
-    const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows) };
+    const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows, numbers) };
     return Promise.resolve([batch]);
   };
 }

@@ -63,6 +63,13 @@ export async function imageDecoder(
     );
 }
 
+/** The shape that decoded images have: [C, H, W], [H, W, C] or, with one channel, [H, W]. Throws as `imageDecoder` does. */
+export function imageDims(input: InputShape): readonly number[] {
+  const { channels, height, width, channelsLast } = imageSize(input);
+  if (channels === 1) return [height, width];
+  return channelsLast ? [height, width, channels] : [channels, height, width];
+}
+
 function imageSize({ name, dims }: InputShape): Size {
   const own = dims.slice(1);
   const fixed = own.filter((dim): dim is number => typeof dim === "number" && dim > 0);

@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
@@ -109,4 +110,40 @@ describe("Parquet", () => {
       expect.stringMatching(/cut\.parquet: (no Parquet file that can be read: |expected a row or more)/),
     ]);
   });
+
+  /** What must not be asked of a damaged file: a right answer takes half a second of processor time at most; the rest is for a busy machine. */
+  const patienceMs = 5_000;
+
+  it("never hangs, crashes or gives other than all rows, whichever bit of a file is turned", {
+    timeout: 120_000,
+  }, async () => {
+    const whole = await readFile(await fileOf("flipped.parquet", 10, "UNCOMPRESSED"));
+    const damaged = join(folder, "damaged.parquet");
+    const flip = fc.record({ at: fc.nat(whole.length - 1), bit: fc.nat(7) });
+    // Turned there, a count or a size loops for hours or fills memory.
+    const known = [13, 277, 668, 671].map((at): [{ at: number; bit: number }] => [{ at, bit: 7 }]);
+    await fc.assert(
+      fc.asyncProperty(flip, async ({ at, bit }) => {
+        const bytes = new Uint8Array(whole);
+        bytes[at]! ^= 1 << bit;
+        await writeFile(damaged, bytes);
+        const begun = performance.now();
+        const outcome = await readAll(damaged).catch((error: unknown) => error);
+        expect(performance.now() - begun).toBeLessThan(patienceMs);
+        if (outcome instanceof LowrankError) {
+          expect(outcome.code).toBe("data");
+          expect(outcome.message).toMatch(/damaged\.parquet.*: ./);
+        } else expect(outcome).toHaveLength(rows);
+      }),
+      { numRuns: 24, examples: known },
+    );
+  });
 });
+
+async function readAll(path: string): Promise<unknown[]> {
+  const data = await openDataset(path);
+  const all: unknown[] = [];
+  for await (const row of data.rows()) all.push(row);
+  await data.close();
+  return all;
+}

@@ -108,6 +108,17 @@ describe("a given folder", () => {
     expect(readFileSync(join(folder, "precious"), "utf8")).toBe("mine");
   });
 
+  // Only Linux has a file system in which no folder can be made, whoever asks.
+  it.skipIf(process.platform !== "linux")(
+    "is refused where no folder can be made, and does not try for ever",
+    async () => {
+      await expect(createRunFolder("/proc/none/of/these", { prefix: "tune" })).rejects.toMatchObject({
+        code: "file",
+        message: expect.stringMatching(/^\/proc\/none: cannot write/),
+      });
+    },
+  );
+
   it("is refused before any work when it cannot be written", async () => {
     writeFileSync(join(folder, "file"), "mine");
     await expect(create(join(folder, "file"))).rejects.toMatchObject({

@@ -2,8 +2,8 @@
 // later run into the same folder removes exactly that before it begins (a half-finished run is never mistaken for the
 // finished one before it), and a folder of anyone else's is refused. Each file is written whole or not at all.
 import { appendFileSync, existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { LowrankError } from "../errors.ts";
 import { errorCode, fileError } from "./file-error.ts";
 import {
@@ -185,16 +185,27 @@ async function readMarker(folder: string): Promise<string[] | null> {
   return names.every(isPlainName) ? names : null;
 }
 
-/** Whether a folder was made; with `orExisting`, one that is there already is as good. */
+/** Whether a folder was made; with `orExisting`, one that is there already is as good, and those above it are made. */
 async function makeFolder(path: string, orExisting: boolean): Promise<boolean> {
   try {
-    await mkdir(path, { recursive: orExisting });
+    await mkdir(path);
     return true;
   } catch (error) {
+    // Not mkdir's own recursion: where a file system has no room for folders (/proc), Node.js 20 never comes back from it.
+    const above = dirname(path);
+    if (errorCode(error) === "ENOENT" && orExisting && above !== path && !existsSync(above)) {
+      await makeFolder(above, true);
+      return makeFolder(path, true);
+    }
+    if (errorCode(error) === "EEXIST" && orExisting && (await isFolder(path))) return false;
     if (errorCode(error) !== "EEXIST") throw fileError(path, "write", error);
     if (!orExisting) return false;
     throw new LowrankError("file", `${path}: expected a folder, got a file; choose another name`);
   }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return system(path, "open", async () => (await stat(path)).isDirectory());
 }
 
 async function system<T>(path: string, action: "open" | "read" | "remove", call: () => Promise<T>): Promise<T> {

@@ -1,69 +1,15 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { crc32c, eventFileName, maskedCrc, openEvents } from "./tensorboard.ts";
+import { crc32c, cutEvents, eventFileName, isEventFile, openEvents } from "./tensorboard.ts";
+import { decodeEvents } from "./testing/events.ts";
 
 let folder: string;
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "lowrank-events-"));
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
-
-interface Decoded {
-  wallTime?: number;
-  step?: number;
-  version?: string;
-  values: [string, number][];
-}
-
-/** Reads a file record by record, and holds every CRC against what it covers. */
-function decodeFile(path: string): Decoded[] {
-  const bytes = new Uint8Array(readFileSync(path));
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const events: Decoded[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    const length = Number(view.getBigUint64(at, true));
-    expect(view.getUint32(at + 8, true)).toBe(maskedCrc(bytes.subarray(at, at + 8)));
-    const data = bytes.subarray(at + 12, at + 12 + length);
-    expect(view.getUint32(at + 12 + length, true)).toBe(maskedCrc(data));
-    events.push(decodeEvent(data));
-    at += 16 + length;
-  }
-  return events;
-}
-
-function decodeEvent(data: Uint8Array): Decoded {
-  const event: Decoded = { values: [] };
-  const reader = new BinaryReader(data);
-  while (reader.pos < reader.len) {
-    const [field, wire] = reader.tag();
-    if (field === 1) event.wallTime = reader.double();
-    else if (field === 2) event.step = Number(reader.int64());
-    else if (field === 3) event.version = reader.string();
-    else if (field === 5) event.values.push(...decodeSummary(reader.bytes()));
-    else reader.skip(wire);
-  }
-  return event;
-}
-
-function decodeSummary(data: Uint8Array): [string, number][] {
-  const values: [string, number][] = [];
-  const reader = new BinaryReader(data);
-  while (reader.pos < reader.len) {
-    reader.tag();
-    const value = new BinaryReader(reader.bytes());
-    let [tag, number] = ["", Number.NaN];
-    while (value.pos < value.len) {
-      const [field] = value.tag();
-      if (field === 1) tag = value.string();
-      else number = value.float();
-    }
-    values.push([tag, number]);
-  }
-  return values;
-}
 
 describe("crc32c", () => {
   // RFC 3720, appendix B.4.
@@ -86,7 +32,7 @@ describe("openEvents", () => {
     events.append(2, { "target/accuracy": 0.75, "target/loss": Number.NaN });
     events.flush();
     expect(basename(events.path)).toMatch(/^events\.out\.tfevents\.0005000000\.[A-Za-z0-9.-]+$/);
-    expect(decodeFile(events.path)).toEqual([
+    expect(decodeEvents(events.path)).toEqual([
       { wallTime: 100, version: "brain.Event:2", values: [] },
       {
         wallTime: 101,
@@ -115,13 +61,58 @@ describe("openEvents", () => {
   it("collects, and writes when it has enough", () => {
     const events = openEvents(folder, { flushAtBytes: 100 });
     events.append(1, { loss: 1 });
-    expect(decodeFile(events.path)).toHaveLength(1);
+    expect(decodeEvents(events.path)).toHaveLength(1);
     for (let step = 2; step <= 4; step++) events.append(step, { loss: 1 });
-    expect(decodeFile(events.path).length).toBeGreaterThan(1);
+    expect(decodeEvents(events.path).length).toBeGreaterThan(1);
   });
 
   it("names the folder that is not there", () => {
     expect(() => openEvents(join(folder, "none"))).toThrow(/none.*cannot write/);
     expect(eventFileName(new Date(1e12))).toMatch(/^events\.out\.tfevents\.1000000000\./);
+  });
+});
+
+describe("cutEvents", () => {
+  const steps = (path: string): (number | undefined)[] => decodeEvents(path).map(({ step }) => step);
+
+  it("leaves what comes up to a step, and begins another file in another name", () => {
+    const started = new Date(1e12);
+    const events = openEvents(folder, { started });
+    for (let step = 1; step <= 9; step++) events.append(step, { loss: step });
+    events.append(9, { "target/loss": 3 });
+    events.close();
+    cutEvents(events.path, 9);
+    expect(steps(events.path)).toEqual([undefined, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]);
+    cutEvents(events.path, 4);
+    expect(steps(events.path)).toEqual([undefined, 1, 2, 3, 4]);
+    const next = openEvents(folder, { started });
+    expect([events.name, next.name].map((name) => name.split(".")[3])).toEqual(["1000000000", "1000000001"]);
+    expect([events.name, next.name].toSorted()).toEqual([events.name, next.name]);
+    next.close();
+    cutEvents(events.path, 0);
+    expect(steps(events.path)).toEqual([undefined]);
+  });
+
+  it("leaves out a record that was being written, and what comes after one that is damaged", () => {
+    const events = openEvents(folder);
+    for (let step = 1; step <= 3; step++) events.append(step, { loss: step });
+    events.close();
+    const whole = readFileSync(events.path);
+    for (const missing of [1, 11, 30]) {
+      writeFileSync(events.path, whole);
+      truncateSync(events.path, whole.length - missing);
+      cutEvents(events.path, 100);
+      expect(steps(events.path)).toEqual([undefined, 1, 2]);
+    }
+    const damaged = Buffer.from(whole);
+    damaged[whole.length - 20]! ^= 1;
+    writeFileSync(events.path, damaged);
+    cutEvents(events.path, 100);
+    expect(steps(events.path)).toEqual([undefined, 1, 2]);
+  });
+
+  it("knows event files by their names", () => {
+    expect([eventFileName(new Date(0)), "metrics.jsonl"].map(isEventFile)).toEqual([true, false]);
+    expect(() => cutEvents(join(folder, "none"), 1)).toThrow(/none.*cannot write/);
   });
 });

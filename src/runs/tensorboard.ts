@@ -2,10 +2,10 @@
 // it, the record, masked CRC-32C of that, all little-endian (tensorflow/core/lib/io/record_writer.h). Each record is an Event
 // (tensorflow/core/util/event.proto), whose few fields are written here by hand: wall_time = 1, step = 2, file_version = 3,
 // summary = 5; Summary.value = 1; Value.tag = 1, simple_value = 2.
-import { appendFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { atExit } from "./at-exit.ts";
 import { fileError } from "./file-error.ts";
 
@@ -34,7 +34,8 @@ export interface EventLogOptions {
 }
 
 /**
- * Begins an event file in `folder`. Its name is as TensorBoard expects it: `events.out.tfevents.<seconds>.<host>`.
+ * Begins an event file in `folder`. Its name is as TensorBoard expects it: `events.out.tfevents.<seconds>.<host>`; where one of
+ * that name is there, the next second that is free. TensorBoard joins the files of a folder in the order of their names.
  *
  * @example
  * const events = openEvents("runs/first");
@@ -43,7 +44,7 @@ export interface EventLogOptions {
  */
 export function openEvents(folder: string, options: EventLogOptions = {}): EventLog {
   const { started = new Date(), now = () => Date.now() / 1000, flushAtBytes = 65_536 } = options;
-  const name = eventFileName(started);
+  const name = freeName(folder, started);
   const path = join(folder, name);
   let waiting: Uint8Array[] = [];
   let size = 0;
@@ -72,11 +73,68 @@ export function openEvents(folder: string, options: EventLogOptions = {}): Event
   };
 }
 
+/** Whether a file of this name holds events. */
+export function isEventFile(name: string): boolean {
+  return name.startsWith(prefix);
+}
+
+/**
+ * Cuts off what an event file has after `step`, and a record that was being written when the process was killed: whoever goes
+ * on from there writes those steps again, to a file of its own, since a TensorBoard that is open would lose its place in this one.
+ *
+ * @throws LowrankError "file" when it cannot be read or written.
+ */
+export function cutEvents(path: string, step: number): void {
+  write(path, () => {
+    const bytes = readFileSync(path);
+    let end = 0;
+    for (const { data, after } of recordsOf(bytes)) {
+      if (stepOf(data) > step) break;
+      end = after;
+    }
+    if (end < bytes.length) truncateSync(path, end);
+  });
+}
+
+/** The whole records at the beginning of a file, each with the place where it ends. */
+function* recordsOf(bytes: Uint8Array): Generator<{ readonly data: Uint8Array; readonly after: number }> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at + 16 <= bytes.length; ) {
+    const length = view.getBigUint64(at, true);
+    if (length > BigInt(bytes.length - at - 16)) return;
+    const [start, end] = [at + 12, at + 12 + Number(length)];
+    const data = bytes.subarray(start, end);
+    if (view.getUint32(end, true) !== maskedCrc(data)) return;
+    at = end + 4;
+    yield { data, after: at };
+  }
+}
+
+/** The step of an event; that of the one that begins a file is 0. */
+function stepOf(event: Uint8Array): number {
+  const reader = new BinaryReader(event);
+  while (reader.pos < reader.len) {
+    const [field, wire] = reader.tag();
+    if (field === 2) return Number(reader.int64());
+    reader.skip(wire);
+  }
+  return 0;
+}
+
+function freeName(folder: string, started: Date): string {
+  for (let time = started.getTime(); ; time += 1000) {
+    const name = eventFileName(new Date(time));
+    if (!existsSync(join(folder, name))) return name;
+  }
+}
+
+const prefix = "events.out.tfevents.";
+
 /** The name of a run's event file. */
 export function eventFileName(started: Date): string {
   const seconds = String(Math.floor(started.getTime() / 1000)).padStart(10, "0");
   // A host's name may hold anything; a file's may not.
-  return `events.out.tfevents.${seconds}.${hostname().replace(/[^A-Za-z0-9.-]/g, "-") || "host"}`;
+  return `${prefix}${seconds}.${hostname().replace(/[^A-Za-z0-9.-]/g, "-") || "host"}`;
 }
 
 interface Event {

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import type { TextOptions } from "../data/text.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
+import { parseTransform } from "../data/transforms/transforms.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -63,6 +64,7 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
         names: own,
         ...(typeof classes === "number" && classes > 1 && { classes }),
       },
+      ...(options.transform !== null && { transform: parseTransform(options.transform), seed: options.seed }),
       batchSize: options.batchSize,
       shuffle: false,
       passes: 1,
@@ -106,6 +108,17 @@ export async function labelsBeside(folder: string): Promise<readonly string[] | 
     // told below
   }
   throw new LowrankError("data", `${path}: expected a list of class names`);
+}
+
+/** The loss that a model or an adapter was trained with, as the run says whose folder it lies in; null outside of one. */
+export async function lossBeside(path: string): Promise<string | null> {
+  try {
+    const summary: unknown = JSON.parse(await readFile(join(path, "..", "summary.json"), "utf8"));
+    const loss = typeof summary === "object" && summary !== null && "loss" in summary ? summary.loss : null;
+    return typeof loss === "string" ? loss : null;
+  } catch {
+    return null; // it need not lie in a run's folder
+  }
 }
 
 async function narrowed(dataset: Dataset, { filter, limit }: RunOptions): Promise<Dataset> {

@@ -19,12 +19,14 @@ const evaluationFile = "evaluation.json";
 export interface Watcher {
   step(step: number, scalars: Scalars): void;
   evaluation(step: number, scalars: Scalars): void;
+  /** Writes what is collected: before a checkpoint that counts it as done. */
+  flush(): void;
   close(): void;
 }
 
 /** Event files in the run's folder, if its options ask for them. */
 export function openWatcher({ options }: Pick<Prepared, "options">, folder: RunFolder): Watcher {
-  if (!options.tensorboard) return { step() {}, evaluation() {}, close() {} };
+  if (!options.tensorboard) return { step() {}, evaluation() {}, flush() {}, close() {} };
   const events = openEvents(folder.path);
   folder.note(events.name);
   return {
@@ -33,6 +35,7 @@ export function openWatcher({ options }: Pick<Prepared, "options">, folder: RunF
       events.append(step, scalars);
       events.flush();
     },
+    flush: () => events.flush(),
     close: () => events.close(),
   };
 }

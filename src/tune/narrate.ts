@@ -32,6 +32,7 @@ export function plan(voice: Voice, prepared: Prepared): void {
       (rows.replay > 0 ? `, ${formatCount(rows.replay)} to replay` : "") +
       (rows.target > 0 ? `, ${formatCount(rows.target)} to evaluate on` : "") +
       (rows.retained > 0 ? `, ${formatCount(rows.retained)} that must not be forgotten` : "") +
+      (options.transform === null ? "" : `; images go through ${options.transform}`) +
       ".",
   );
   const told = data.matches.map(({ input, shape }) => `${input} [${shape.join(", ")}]`);

@@ -18,6 +18,7 @@ export interface RunOptions {
   readonly map: readonly string[] | null;
   readonly limit: number | null;
   readonly onBadRow: "stop" | "skip";
+  readonly transform: string | null;
   readonly mean: readonly number[] | null;
   readonly std: readonly number[] | null;
   readonly tokenizer: string | null;
@@ -71,6 +72,7 @@ export interface RunOptions {
   readonly threads: number | null;
   readonly tensorboard: boolean;
   readonly merge: boolean;
+  readonly threshold: number | null;
   readonly prompt: readonly string[] | null;
   readonly maxNewTokens: number;
   readonly temperature: number;
@@ -213,6 +215,14 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: "stop",
     choices: ["stop", "skip"],
     about: "a row that cannot be read ends the run, or is counted, named and left out",
+  }),
+  transform: data({
+    kind: "text",
+    default: null,
+    value: "name[:n]",
+    verbs: measured,
+    about:
+      "make images of another domain of those in --data and --eval-data (rotation:30, invert, fog:5, …); what is retained or replayed stays as it is",
   }),
   mean: data({
     kind: "numbers",
@@ -447,6 +457,15 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: false,
     verbs: tune,
     about: "write merged.onnx as well: the model with the best adapter in its weights",
+  }),
+
+  threshold: of("Evaluation", ["predict"])({
+    kind: "number",
+    default: null,
+    from: 0,
+    to: 1,
+    about:
+      "give every label that is at least so likely, for a model of labels that hold or not (default: 0.5 where the run beside the model or adapter was trained with bce; else the likeliest class is given)",
   }),
 
   prompt: generation({ kind: "texts", default: null, value: "text", about: "text to go on from, instead of --data" }),

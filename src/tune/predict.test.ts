@@ -62,3 +62,26 @@ describe("predict", () => {
     await expect(all(twoLayers(), batches, { output: "q" })).rejects.toThrow(/no output "q"; it has y/);
   });
 });
+
+describe("labels that hold or not", () => {
+  const batches = [{ x: drawn("x", 2, 3) }];
+  const sigmoid = (score: number): number => 1 / (1 + Math.exp(-score));
+
+  it("are given where they are likely enough, the likeliest first, each with a probability of its own", async () => {
+    const numbers = await all(twoLayers(), batches, { kind: "numbers" });
+    const names = ["a", "b", "c", "d"];
+    for (const [threshold, options] of [
+      [0.5, { kind: "labels", labels: names }],
+      [0.3, { kind: "labels", labels: names, threshold: 0.3 }],
+      [0.999, { kind: "labels", labels: names, threshold: 0.999 }],
+    ] as [number, PredictOptions][]) {
+      for (const [row, found] of (await all(twoLayers(), batches, options)).entries()) {
+        const shares = (numbers[row]!.value as readonly number[]).map(sigmoid);
+        const wanted = [...shares.keys()].filter((at) => shares[at]! >= threshold);
+        expect(found.labels).toEqual(wanted.sort((a, b) => shares[b]! - shares[a]!).map((at) => names[at]));
+        expect(found.probabilities).toEqual(Object.fromEntries(shares.map((share, at) => [names[at], share])));
+        expect(found).not.toHaveProperty("label");
+      }
+    }
+  });
+});

@@ -1,4 +1,4 @@
-// What a model says of each row: a class with its probabilities, or numbers.
+// What a model says of each row: a class with its probabilities, all labels that hold, or numbers.
 import { LowrankError } from "../errors.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Adapter } from "../lora/config.ts";
@@ -15,6 +15,8 @@ export interface Prediction {
   /** The likeliest class, by name where names are known, and how likely it is. */
   readonly label?: string | number;
   readonly probability?: number;
+  /** Of a model with labels that hold or not, each on its own: those that are likely enough, the likeliest first. */
+  readonly labels?: readonly (string | number)[];
   /** Of all classes, by name; left out above `maxListed` classes. */
   readonly probabilities?: Readonly<Record<string, number>>;
   /** What a model that is no classifier gives: a number, or several. */
@@ -27,8 +29,13 @@ export interface PredictOptions extends SessionOptions {
   readonly labels?: readonly string[] | null;
   /** The output that is meant; default the first. */
   readonly output?: string;
-  /** "classes" reads outputs as scores of classes; default: where there are label names, or more than one score. */
-  readonly kind?: "classes" | "numbers";
+  /**
+   * "classes" reads outputs as scores of classes, one of which holds; "labels" as scores of labels each of which holds or not
+   * (trained with binary cross entropy). Default: classes where there are label names, or more than one score.
+   */
+  readonly kind?: "classes" | "labels" | "numbers";
+  /** How likely a label must be with `kind` "labels"; default 0.5. */
+  readonly threshold?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -46,7 +53,7 @@ export async function* predict(
   batches: Iterable<Readonly<Record<string, Tensor>>> | AsyncIterable<Readonly<Record<string, Tensor>>>,
   options: PredictOptions = {},
 ): AsyncGenerator<Prediction, void> {
-  const { adapter = null, labels = labelsOfModel(model), output, kind, signal, ...rest } = options;
+  const { adapter = null, labels = labelsOfModel(model), output, kind, threshold = 0.5, signal, ...rest } = options;
   const session = await createSession(adapter === null ? model : attachLora(model, adapter.config), rest);
   let index = 0;
   try {
@@ -59,9 +66,8 @@ export async function* predict(
         throw new LowrankError("config", `output: the model has no output ${JSON.stringify(output)}; it has ${names}`);
       }
       for (const row of rowsOf(scores)) {
-        const isClasses =
-          kind === undefined ? labels !== null || (scores.dims.length === 2 && row.length > 1) : kind === "classes";
-        yield { index: index++, ...(isClasses ? classOf(row, labels) : { value: row.length === 1 ? row[0]! : row }) };
+        const isClasses = labels !== null || (scores.dims.length === 2 && row.length > 1);
+        yield { index: index++, ...answerOf(row, kind ?? (isClasses ? "classes" : "numbers"), labels, threshold) };
       }
     }
   } finally {
@@ -77,23 +83,30 @@ function* rowsOf({ dims, data }: Tensor): Generator<readonly number[]> {
   }
 }
 
-function classOf(scores: readonly number[], labels: readonly string[] | null): Omit<Prediction, "index"> {
+function answerOf(
+  scores: readonly number[],
+  kind: NonNullable<PredictOptions["kind"]>,
+  labels: readonly string[] | null,
+  threshold: number,
+): Omit<Prediction, "index"> {
+  if (kind === "numbers") return { value: scores.length === 1 ? scores[0]! : scores };
   if (labels !== null && labels.length !== scores.length) {
     throw new LowrankError(
       "config",
       `labels: expected a name for each of the ${scores.length} scores of the output, got ${labels.length}; name the output that is meant`,
     );
   }
-  const shares = softmax(scores);
-  const best = shares.indexOf(Math.max(...shares));
   const name = (at: number): string | number => labels?.[at] ?? at;
-  return {
-    label: name(best),
-    probability: shares[best]!,
-    ...(shares.length <= maxListed && {
-      probabilities: Object.fromEntries(shares.map((share, at) => [String(name(at)), share])),
-    }),
+  const shares = kind === "classes" ? softmax(scores) : scores.map((score) => 1 / (1 + Math.exp(-score)));
+  const listed = shares.length <= maxListed && {
+    probabilities: Object.fromEntries(shares.map((share, at) => [String(name(at)), share])),
   };
+  if (kind === "classes") {
+    const best = shares.indexOf(Math.max(...shares));
+    return { label: name(best), probability: shares[best]!, ...listed };
+  }
+  const holding = [...shares.keys()].filter((at) => shares[at]! >= threshold);
+  return { labels: holding.sort((a, b) => shares[b]! - shares[a]!).map(name), ...listed };
 }
 
 function softmax(scores: readonly number[]): number[] {

@@ -28,7 +28,7 @@ import {
 } from "./method.ts";
 import { linearNetwork } from "./network.ts";
 import type { RunOptions, Verb } from "./option-table.ts";
-import { openRunData, type RunData } from "./run-data.ts";
+import { checkValues, openRunData, type RunData } from "./run-data.ts";
 import type { Voice } from "./voice.ts";
 
 /** Verbs that train. */
@@ -96,6 +96,7 @@ async function complete(
   session: SessionOptions,
 ): Promise<Prepared> {
   const loss = makeLoss(data.loss, options);
+  checkValues(data, outputShape(model, options));
   const { adapted, start } = await adapt(verb, model, data, options, session);
   return {
     verb,

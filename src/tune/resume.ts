@@ -1,11 +1,13 @@
 // The folder of a run, begun or gone on with. Going on needs the same run: its options, its model and its data are held
 // against those that the folder names. What may differ is said, since the end is then not that of one unbroken run.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { checkpointName, loadCheckpoint } from "../runs/checkpoints.ts";
 import { environment } from "../runs/environment.ts";
 import { readFileChecked } from "../runs/files.ts";
 import { createRunFolder, namesOfRun, type RunFolder, reopenRunFolder } from "../runs/run-folder.ts";
+import { cutEvents, isEventFile } from "../runs/tensorboard.ts";
 import { type Checkpoint, readCheckpoint } from "../train/checkpoint.ts";
 import { hashFiles } from "./hash-files.ts";
 import { flagOf, type OptionName, optionsOf, type RunOptions } from "./option-table.ts";
@@ -50,6 +52,10 @@ export async function openRun(prepared: Prepared, started: Date, voice: Voice): 
     return { folder, checkpoint };
   }
   await compareRun(options.out!, prepared, voice);
+  for (const name of (await namesOfRun(options.out!)) ?? []) {
+    const path = join(options.out!, name);
+    if (isEventFile(name) && existsSync(path)) cutEvents(path, checkpoint.step);
+  }
   const folder = await reopenRunFolder(options.out!, ({ step }) => typeof step === "number" && step <= checkpoint.step);
   return { folder: folder!, checkpoint };
 }

@@ -8,6 +8,7 @@ import { mix, type Replayed } from "../data/mix.ts";
 import type { RowSource, Skipped } from "../data/source.ts";
 import type { TextOptions } from "../data/text.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
+import { type ImageTransform, parseTransform } from "../data/transforms/transforms.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -94,6 +95,7 @@ async function sourcesOf(
   { model, options, voice, chooseLoss }: DataRequest,
   open: (paths: readonly string[]) => Promise<Dataset>,
 ): Promise<Omit<RunData, "sha256" | "close">> {
+  const domain = domainOf(options);
   const all = await chosen(await open(options.data!), options);
   const held = options.evalData === null && options.split > 0 ? await all.split(options.split, options.seed) : null;
   const own = held?.rest ?? all;
@@ -101,15 +103,16 @@ async function sourcesOf(
   const loss = chooseLoss(await labelKind(own, model, options, isText));
   const names = labelsOfModel(model);
   const plan = sourceOptions(model, options, loss, isText ? await textOptions(options, loss) : null);
-  const main = await own.source({ ...plan, labels: { ...plan.labels, names } });
+  const main = await own.source({ ...plan, ...domain, labels: { ...plan.labels, names } });
   const others = { ...plan, labels: { ...plan.labels, names: main.labels ?? names } };
-  const evaluated = async (dataset: Dataset | null): Promise<RowSource | null> =>
-    dataset === null ? null : dataset.source({ ...others, shuffle: false });
+  const evaluated = async (dataset: Dataset | null, change: typeof domain): Promise<RowSource | null> =>
+    dataset === null ? null : dataset.source({ ...others, ...change, shuffle: false });
 
   const target = await evaluated(
     held?.heldOut ?? (options.evalData === null ? null : await chosen(await open(options.evalData), options)),
+    domain,
   );
-  const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData));
+  const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData), {});
   const replay = await openReplay(options, open, others);
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
@@ -130,6 +133,11 @@ async function sourcesOf(
     loss,
     labelNames: main.labels ?? names,
   };
+}
+
+/** What images of the domain that is tuned to and evaluated on go through. Throws LowrankError "config" for a name that is none. */
+function domainOf({ transform }: RunOptions): { readonly transform?: ImageTransform } {
+  return transform === null ? {} : { transform: parseTransform(transform) };
 }
 
 /** The rows that the options leave. */
@@ -263,6 +271,20 @@ async function sized(source: DataSource): Promise<RunSource> {
     if (next.epoch > 0) break;
   }
   return { ...source, batches: (position) => source.batches(position), batchesPerEpoch };
+}
+
+/** Throws LowrankError "data" where numbers to be predicted are more or fewer than the model gives. */
+export function checkValues({ loss, matches }: RunData, output: readonly Dim[] | undefined): void {
+  const labels = matches.find(({ input }) => input === "labels");
+  const dims = output?.slice(1) ?? [];
+  if (hasClasses(loss) || labels === undefined || !dims.every((dim) => typeof dim === "number")) return;
+  const count = (sizes: readonly number[]): number => sizes.reduce((product, size) => product * size, 1);
+  const [wanted, got] = [count(dims), count(labels.shape.slice(1))];
+  if (wanted === got) return;
+  throw new LowrankError(
+    "data",
+    `labels: expected ${wanted} numbers for each row, as the model's output has, got ${got}; the loss ${loss} compares them one by one (cross_entropy takes a class)`,
+  );
 }
 
 /** The shapes of the first batch. */

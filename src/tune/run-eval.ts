@@ -23,7 +23,8 @@ export interface EvalSummary extends AdapterEvaluation {
   readonly started: string;
   readonly model: string;
   readonly data: { readonly rows: number; readonly skipped: number; readonly labels: readonly string[] | null };
-  readonly settings: RunOptions;
+  /** As in config.json. */
+  readonly settings: Readonly<Record<string, unknown>>;
   readonly seconds: number;
 }
 
@@ -65,7 +66,7 @@ export async function runEval(
       model: options.model!,
       data: { rows: rows.rows, skipped: skipped.count, labels },
       ...found,
-      settings: options,
+      settings: configOf(options),
       seconds: (performance.now() - begun) / 1000,
     };
     const folder = await save(options, summary, started);
@@ -109,11 +110,15 @@ export function tellSkipped(
   warn(`${count} rows that cannot be used were left out: ${faults[0]}${count > 1 ? ", …" : ""}`);
 }
 
+/** The options of the verb: a file that `--config` takes. */
+function configOf(options: RunOptions): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(optionsOf("eval").map(([name]) => [name, options[name]]));
+}
+
 async function save(options: RunOptions, summary: EvalSummary, started: Date): Promise<string> {
   const folder = await createRunFolder(options.out ?? undefined, { prefix: "eval", now: started });
   try {
-    const config = Object.fromEntries(optionsOf("eval").map(([name]) => [name, options[name]]));
-    await folder.writeJson("config.json", config);
+    await folder.writeJson("config.json", summary.settings);
     await folder.writeJson("env.json", {
       verb: "eval",
       ...environment({ threads: options.threads ?? 0, seed: options.seed, data: {} }),

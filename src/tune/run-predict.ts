@@ -9,7 +9,7 @@ import { loadModel } from "../runs/model-file.ts";
 import type { Tensor } from "../tensor.ts";
 import { openDecoder } from "../train/generate.ts";
 import type { Batch } from "../train/step.ts";
-import { openEvalRows, tokenizerPath } from "./eval-data.ts";
+import { lossBeside, openEvalRows, tokenizerPath } from "./eval-data.ts";
 import { outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import { predict } from "./predict.ts";
@@ -70,12 +70,16 @@ async function* promptsOf({ data, onBadRow, filter, limit }: RunOptions): AsyncG
 async function predictRows(options: RunOptions, { write, warn, signal }: PredictContext): Promise<void> {
   const { model, adapters, names } = await openSubject(options);
   const rows = await openEvalRows({ model, options, names, labelled: false });
+  // An adapter lies in a folder of its run's, a model in the run's.
+  const trained = await lossBeside(options.adapter === null ? options.model! : options.adapter[0]!);
+  const threshold = options.threshold ?? (trained === "bce" ? 0.5 : null);
   try {
     tellSkipped(rows, warn);
     const answers = predict(model, inputsOf(rows.batches()), {
       ...sessionOf(options),
       adapter: adapters[0]?.adapter ?? null,
       labels: rows.labels,
+      ...(threshold !== null && { kind: "labels", threshold }),
       ...(options.output !== null && { output: options.output }),
       ...(signal !== undefined && { signal }),
     });

@@ -1,11 +1,13 @@
 // What a run leaves when something gives way in the middle: the disk, the data, the numbers. The last good checkpoint is intact,
 // the error says how to go on, and going on ends where an unbroken run does.
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LowrankError } from "../errors.ts";
 import { createRandom } from "../random.ts";
+import { isEventFile } from "../runs/tensorboard.ts";
+import { decodeEvents } from "../runs/testing/events.ts";
 import { readCheckpoint } from "../train/checkpoint.ts";
 import type { RunOptions } from "./option-table.ts";
 import type { RunResult } from "./result.ts";
@@ -98,6 +100,24 @@ describe("a run that something ends", () => {
     disk.name = "";
     const { summary } = await runPretrain(options("full", { resume: true }));
     expect(summary).toMatchObject({ complete: true, steps: 36, end: "steps" });
+  });
+
+  it("event files of a run that broke down and was gone on with show each step once", async () => {
+    const seen = (name: string): string[] =>
+      readdirSync(join(folder, name))
+        .filter(isEventFile)
+        .sort()
+        .flatMap((file) => decodeEvents(join(folder, name, file)))
+        .flatMap(({ step, values }) => values.map(([tag, value]) => `${step} ${tag} ${value}`));
+    await runPretrain(options("whole", { tensorboard: true }));
+    Object.assign(disk, { name: "checkpoint.safetensors", left: 2 });
+    await failure(runPretrain(options("full", { tensorboard: true })));
+    expect(seen("full").filter((line) => line.startsWith("27 "))).not.toEqual([]);
+    disk.name = "";
+    await runPretrain(options("full", { resume: true, tensorboard: true }));
+    const whole = seen("whole");
+    expect(whole.filter((line) => / loss /.test(line))).toHaveLength(36);
+    expect(seen("full")).toEqual(whole);
   });
 
   it("before the first checkpoint, there is none to go on from", async () => {

@@ -12,7 +12,7 @@ import { LowrankError } from "../errors.ts";
 import { checkpointName } from "../runs/checkpoints.ts";
 import { writeCheckpoint } from "../train/checkpoint.ts";
 import { type TrainOptions, train, trainAll } from "../train/train.ts";
-import { openWatcher, writeEvaluation, writeReport } from "./leave.ts";
+import { openWatcher, type Watcher, writeEvaluation, writeReport } from "./leave.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
 import { type Prepared, prepare, type TrainVerb } from "./prepare.ts";
@@ -93,8 +93,9 @@ interface Company {
 async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, company: Company): Promise<RunSummary> {
   const { folder, checkpoint } = opened;
   const saved = { step: checkpoint?.step ?? 0 };
+  const watcher = openWatcher(prepared, folder);
   try {
-    const training = trainingIn(prepared, opened, saved, company);
+    const training = trainingIn(prepared, opened, { saved, watcher }, company);
     const outcome = await trainWith(prepared, folder, training);
     const summary = summaryOf(prepared, outcome, {
       started: begun.at.toISOString(),
@@ -107,6 +108,7 @@ async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, c
     await writeReport(folder);
     return summary;
   } catch (error) {
+    closeAfter(watcher);
     throw withAdvice(error, folder.path, saved.step);
   }
 }
@@ -115,12 +117,11 @@ async function trainAndSave(prepared: Prepared, opened: OpenRun, begun: Begun, c
 function trainingIn(
   prepared: Prepared,
   { folder, checkpoint }: OpenRun,
-  saved: { step: number },
+  { saved, watcher }: { readonly saved: { step: number }; readonly watcher: Watcher },
   { voice, signal }: Company,
 ): TrainOptions & { readonly done: () => void } {
   const { training, options, steps, verb } = prepared;
   const before = checkpoint?.step ?? 0;
-  const watcher = openWatcher(prepared, folder);
   const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", before);
   const begun = performance.now();
   return {
@@ -132,6 +133,7 @@ function trainingIn(
       async save(state) {
         // First the records, then the checkpoint that counts them as done.
         folder.metrics.flush();
+        watcher.flush();
         await folder.write(checkpointName, writeCheckpoint(state));
         saved.step = state.step;
       },
@@ -182,6 +184,15 @@ async function trainWith(
 function checkpointEvery({ checkpointEvery: steps, evalEvery }: RunOptions): { steps?: number; epochs?: number } {
   if (steps !== null) return { steps };
   return evalEvery === null ? { epochs: 1 } : { steps: evalEvery };
+}
+
+/** What was seen until a run broke down is worth looking at; that the disk refuses it as well is not. */
+function closeAfter(watcher: Watcher): void {
+  try {
+    watcher.close();
+  } catch {
+    // the first error is told
+  }
 }
 
 /** The same error with word of what is left and how to go on. */

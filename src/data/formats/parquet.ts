@@ -1,11 +1,13 @@
 // Parquet, read with hyparquet (and hyparquet-compressors for what is not Snappy): a row group is a block, so that memory
-// holds a few of them whatever the file's size. Lists of numbers become one cell, dates their ISO text.
+// holds a few of them whatever the file's size. Lists of numbers become one cell, dates their ISO text. Before anything is read
+// here, another process has read it all: damage that makes the library loop or fill memory ends that one (parquet-trial.ts).
 import { type FileHandle, open } from "node:fs/promises";
 import type { AsyncBuffer, FileMetaData } from "hyparquet";
 import { LowrankError } from "../../errors.ts";
 import { systemFault } from "../files.ts";
 import { loadPackage } from "../package.ts";
 import { blockOf, type Cell, type Column, type Row, type Table } from "../table.ts";
+import { tryParquet } from "./parquet-trial.ts";
 
 /** A row group is decoded as a whole: larger ones would not fit beside a model. */
 const maxGroupBytes = 2 ** 30;
@@ -30,6 +32,7 @@ export async function openParquet(path: string): Promise<Table> {
     throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
   });
   try {
+    await tryParquet(path);
     const file = bufferOf(handle, (await handle.stat()).size);
     const metadata = await broken(path, () => parquetMetadataAsync(file));
     const blocks = checkedGroups(path, metadata);
