@@ -97,6 +97,7 @@ function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare
     padding: {},
     groupBatches: 1,
     regular: true,
+    fixed: true,
     labels: labels.names,
     async check(row) {
       if (prepare === null) return checkCells(row);
