@@ -178,10 +178,18 @@ function passOrder(count: number, seed: number | null): (epoch: number) => Int32
 function gatherer({ inputs, labels }: Batch, size: number): (rows: Int32Array) => Batch {
   const columns = Object.entries(inputs).map(([name, column]) => [name, rowsOf(column, size)] as const);
   const labelRows = rowsOf(labels, size);
-  return (rows) => ({
-    inputs: Object.fromEntries(columns.map(([name, gather]) => [name, gather(rows)])),
-    labels: labelRows(rows),
-  });
+  return (rows) => {
+    const own = rows.slice();
+    let inputs: Batch["inputs"] | undefined;
+    return {
+      // Only when they are asked for: behind a frozen prefix they are not.
+      get inputs(): Batch["inputs"] {
+        inputs ??= Object.fromEntries(columns.map(([name, gather]) => [name, gather(own)]));
+        return inputs;
+      },
+      labels: labelRows(rows),
+    };
+  };
 }
 
 function rowsOf({ type, dims, data }: Tensor, size: number): (rows: Int32Array) => Tensor {

@@ -85,7 +85,7 @@ export async function openPrefix(request: PrefixRequest): Promise<{ prefix: Pref
   const cut = cutPrefix(model, adapted.parameters, complete(first.batch.inputs), changing);
   if (cut === null) return { prefix: null, plan: null };
   const off = (reason: string) => ({ prefix: null, plan: { on: false, reason } as const });
-  if (first.keys === undefined)
+  if (first.keys?.length !== Object.values(first.batch.inputs)[0]?.dims[0])
     return off("the data does not tell its examples apart (padded, packed or changed texts)");
   const bytesPerExample = cut.kept.reduce((sum, value) => sum + rowBytes(value), 0);
   const bytes = bytesPerExample * (data.batchesPerEpoch ?? 1) * first.examples;
@@ -142,8 +142,9 @@ class PrefixRunner {
   }
 
   /** What the rest of the model reads of the data itself. */
-  passing(inputs: Batch["inputs"]): Record<string, Tensor> {
-    const all = this.#complete(inputs);
+  passing(inputs: () => Batch["inputs"]): Record<string, Tensor> {
+    if (this.#passing.length === 0) return {};
+    const all = this.#complete(inputs());
     return Object.fromEntries(this.#passing.flatMap((name) => (all[name] ? [[name, all[name]]] : [])));
   }
 
@@ -253,7 +254,11 @@ class OpenedPrefix implements Prefix {
 }
 
 function prefixed(runner: PrefixRunner, given: Batch, crossing: Iterable<readonly [string, Tensor]>): PrefixedBatch {
-  return { inputs: { ...runner.passing(given.inputs), ...Object.fromEntries(crossing) }, labels: given.labels, given };
+  return {
+    inputs: { ...runner.passing(() => given.inputs), ...Object.fromEntries(crossing) },
+    labels: given.labels,
+    given,
+  };
 }
 
 /** What is kept of one source: a store for each value that crosses the cut. */

@@ -80,6 +80,11 @@ export interface TrainOptions extends SessionOptions {
    * it runs each time.
    */
   readonly prefixCache?: PrefixCacheOptions | false;
+  /**
+   * Hold less in memory: most activations are computed again when gradients need them, which takes up to one more forward pass
+   * in a step. Default false.
+   */
+  readonly checkpointActivations?: boolean;
   /** Told before the first step, where there is a part that could run once. */
   readonly onPrefix?: (plan: PrefixPlan) => void;
   /**
