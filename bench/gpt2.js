@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { adam, attachLora, causalLm, createRandom, initAdapter, tensor } from "../dist/index.js";
 import { compileStep, loadParameters } from "../dist/train/step.js";
 import { buildStepGraph } from "../dist/train/step-graph.js";
-import { gpt2 } from "./gpt2-model.js";
+import { gpt2 } from "./models.js";
 
 const { values } = parseArgs({
   options: {
@@ -16,21 +16,27 @@ const { values } = parseArgs({
     tokens: { type: "string", default: "128" },
     steps: { type: "string", default: "5" },
     top: { type: "boolean", default: false },
+    again: { type: "boolean", default: false },
   },
 });
 const [layers, vocabulary, batch, tokens, steps] = ["layers", "vocabulary", "batch", "tokens", "steps"].map((name) =>
   Number(values[name]),
 );
 const seconds = (since) => (performance.now() - since) / 1000;
-const model = gpt2({ layers, vocabulary });
+const model = gpt2(layers, vocabulary);
 const target = values.top ? [`h.${layers - 1}.attn.c_attn`] : ["c_attn"];
 let begun = performance.now();
 const adapted = attachLora(model, { r: 8, loraAlpha: 16, targetModules: target });
-const built = buildStepGraph(adapted, causalLm());
+// --again: activations are computed again for the backward pass.
+const checkpointActivations = values.again;
+const built = buildStepGraph(adapted, causalLm(), { checkpointActivations });
 console.log(`graph: ${built.model.graph.nodes.length} nodes, built in ${(1000 * seconds(begun)).toFixed(0)} ms`);
 const optimizer = adam();
 begun = performance.now();
-const step = await compileStep(adapted, causalLm(), optimizer, { threads: availableParallelism() });
+const step = await compileStep(adapted, causalLm(), optimizer, {
+  threads: availableParallelism(),
+  checkpointActivations,
+});
 console.log(`session: ${seconds(begun).toFixed(2)} s`);
 loadParameters(step, adapted, initAdapter(adapted).adapter.tensors);
 const state = optimizer.init(step.parameters, step.arena);

@@ -1,14 +1,15 @@
 // How long it takes until a step can run: node bench/sessions.js [--rounds 5]. Building the training graph and creating its session,
 // beside a plain session of the same base; medians over interleaved rounds. The study's network, and GPT-2's shape with random
-// weights (--layers 4, --vocabulary 8000: as bench/gpt2.js has it).
+// weights (--layers 4, --vocabulary 8000: as bench/models.js has it).
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { adam, attachAll, attachLora, causalLm, createSession, crossEntropy } from "../dist/index.js";
 import { studyNetwork } from "../dist/study/network.js";
 import { compileStep } from "../dist/train/step.js";
 import { buildStepGraph } from "../dist/train/step-graph.js";
-import { gpt2 } from "./gpt2-model.js";
+
 import { roundOrder, statistics } from "./harness.js";
+import { gpt2 } from "./models.js";
 
 const { values } = parseArgs({
   options: {
@@ -20,7 +21,7 @@ const { values } = parseArgs({
 const threads = availableParallelism();
 const [layers, vocabulary] = [Number(values.layers), Number(values.vocabulary)];
 const study = studyNetwork("linear", 0);
-const decoder = gpt2({ layers, vocabulary });
+const decoder = gpt2(layers, vocabulary);
 const decoderName = `GPT-2's shape, ${layers} layers, vocabulary ${vocabulary}`;
 const lora = (model, targetModules) => attachLora(model, { r: 8, loraAlpha: 16, targetModules });
 const compile = async (adapted, loss) => (await compileStep(adapted, loss, adam(), { threads })).dispose();

@@ -148,7 +148,9 @@ export {
   type SgdOptions,
   sgd,
 } from "./train/optimizers.ts";
+export type { PrefixCacheOptions, PrefixPlan } from "./train/prefix.ts";
 export { randomInputs } from "./train/random-inputs.ts";
+export { inMemory, type RowStore, type StorePlace } from "./train/row-store.ts";
 export {
   constant,
   cosine,

@@ -20,6 +20,7 @@ export { loadCheckpoint, saveCheckpoint } from "./runs/checkpoints.ts";
 export { loadModel } from "./runs/model-file.ts";
 export { renderComparison } from "./runs/report/compare-report.ts";
 export { renderRunReport } from "./runs/report/run-report.ts";
+export { inFolder, type RowFile, type RowFolder } from "./runs/row-file.ts";
 export {
   type ChangedRecord,
   type EvaluationPoint,

@@ -3,7 +3,16 @@
 import { type Command, type Help, Option } from "commander";
 import { readFileChecked } from "../runs/files.ts";
 import { isList } from "../tune/kinds.ts";
-import { flagOf, groups, type OptionRow, optionsOf, type RunOptions, type Verb } from "../tune/option-table.ts";
+import {
+  flagOf,
+  groups,
+  type OptionName,
+  type OptionRow,
+  optionsOf,
+  optionTable,
+  type RunOptions,
+  type Verb,
+} from "../tune/option-table.ts";
 import { type Flags, parseConfigFile, resolveOptions } from "../tune/settings.ts";
 import { collect } from "./options.ts";
 
@@ -28,16 +37,23 @@ export async function readRunOptions(
   model: string | undefined,
   flags: Flags & { readonly config?: string },
 ): Promise<RunOptions> {
-  const { config, ...given } = flags;
+  const { config, ...all } = flags;
+  // Commander says that a flag is on which `--no-` would have switched off: that is no word of the user's.
+  const given = Object.fromEntries(Object.entries(all).filter(([name, value]) => !(value === true && isOn(name))));
   const file =
     config === undefined ? undefined : parseConfigFile(config, new TextDecoder().decode(await readFileChecked(config)));
   return resolveOptions(verb, { ...given, ...(model !== undefined && { model }) }, file);
 }
 
+function isOn(name: string): boolean {
+  return Object.hasOwn(optionTable, name) && optionTable[name as OptionName].default === true;
+}
+
 /** Defaults stand in the text alone: commander must not give them, or they would win over the file. */
 function optionOf(name: string, row: OptionRow): Option {
   const flag = `--${flagOf(name)}`;
-  if (row.kind === "flag") return new Option(flag, row.about);
+  // What is so by default can be switched off.
+  if (row.kind === "flag") return new Option(row.default ? `--no-${flagOf(name)}` : flag, row.about);
   const option = new Option(
     `${flag} <${row.value ?? valueName(row)}>`,
     `${row.about}${choicesText(row)}${defaultText(row)}`,

@@ -110,6 +110,7 @@ function encoder(fields: readonly Field[], labels: LabelWriter, stages: Stages):
     padding: {},
     groupBatches: 1,
     regular: true,
+    fixed: true,
     labels: labels.names,
     async check(row) {
       if (prepare === null) return checkCells(row);

@@ -32,6 +32,7 @@ export function mix(main: RowSource, replayed: readonly Replayed[], batchSize: n
     );
   }
   checkLabels(main, replayed);
+  const bounds = boundsOf([main, ...replayed.map(({ source }) => source)]);
   const sources = [main.resized(own), ...replayed.map(({ source }, index) => source.resized(counts[index]!, true))];
   return {
     ...(sources[0]!.batchesPerEpoch === undefined ? {} : { batchesPerEpoch: sources[0]!.batchesPerEpoch }),
@@ -40,6 +41,7 @@ export function mix(main: RowSource, replayed: readonly Replayed[], batchSize: n
     labels: main.labels,
     skipped: main.skipped,
     padding: main.padding,
+    ...(bounds !== null && { keysBelow: bounds.reduce((sum, bound) => sum + bound, 0) }),
     resized: (size) => mix(main, replayed, size),
     batches: (position) => mixedBatches(sources, position),
   };
@@ -86,11 +88,34 @@ async function* mixedBatches(
         next: { epoch: first.next.epoch, index: first.next.index, state: states },
         examples: given.reduce((sum, { examples }) => sum + examples, 0),
         rows: first.rows,
+        ...joinKeys(sources, given),
       };
     }
   } finally {
     for (const iterator of iterators) await iterator.return?.();
   }
+}
+
+/** What the keys of each source are below; null when one of them has none. */
+function boundsOf(sources: readonly RowSource[]): number[] | null {
+  const bounds = sources.map(({ keysBelow }) => keysBelow ?? -1);
+  return bounds.includes(-1) ? null : bounds;
+}
+
+/** The keys of each source behind those of the sources before it. */
+function joinKeys(
+  sources: readonly RowSource[],
+  given: readonly PositionedSourceBatch[],
+): Pick<PositionedSourceBatch, "keys"> {
+  const bounds = boundsOf(sources);
+  if (bounds === null) return {};
+  let first = 0;
+  const keys = given.flatMap(({ keys: own = [] }, index) => {
+    const from = first;
+    first += bounds[index]!;
+    return own.map((key) => from + key);
+  });
+  return { keys };
 }
 
 /** Where each source goes on: all from their beginnings without a state. */

@@ -36,6 +36,8 @@ export interface PositionedSourceBatch {
   readonly examples: number;
   /** The rows' numbers in the data, for messages and predictions; a packed batch has those of all its texts. */
   readonly rows: readonly number[];
+  /** As train/data-source.ts has them: absent where the same row can become other inputs in another batch. */
+  readonly keys?: readonly number[];
 }
 
 /** Fits `train`: a DataSource. */
@@ -51,6 +53,8 @@ export interface RowSource {
   readonly skipped: Skipped;
   /** Values that fill up rows of unequal length, by input; `labels` for the labels. */
   readonly padding: Readonly<Record<string, number>>;
+  /** All keys of batches are below it; absent where batches have none. */
+  readonly keysBelow?: number;
   batches(position: SourcePosition): AsyncIterable<PositionedSourceBatch>;
   /** The same rows in batches of another size; with `whole`, rows that do not fill a batch wait for a later pass. */
   resized(batchSize: number, whole?: boolean): RowSource;
@@ -87,6 +91,8 @@ export interface Encoder {
   readonly groupBatches: number;
   /** Whether a group of rows gives ceil(rows / batchSize) batches. */
   readonly regular: boolean;
+  /** Whether a row becomes the same inputs in every pass and batch: nothing random is done to it, and it is not filled up. */
+  readonly fixed?: boolean;
 }
 
 /** Divides the rows of a group into batches. `random` names the group for whatever is drawn. */
@@ -166,6 +172,7 @@ export function createSource(
     labels: encoder.labels(),
     skipped: checked.skipped,
     padding: encoder.padding,
+    ...(encoder.fixed === true && { keysBelow: table.length }),
     resized: (size, whole = false) => {
       const drop = whole ? count >= size : dropLast;
       return createSource(table, checked, encoder, { ...options, batchSize: size, dropLast: drop });
@@ -184,7 +191,7 @@ export function createSource(
           const { examples, rows: used, make } = group[at]!;
           const over = end === usable ? { epoch: epoch + 1, index: 0 } : { epoch, index: end };
           const next = at + 1 < group.length ? { epoch, index, state: at + 1 } : over;
-          yield { batch: await make(), next, examples, rows: used };
+          yield { batch: await make(), next, examples, rows: used, ...(encoder.fixed === true && { keys: used }) };
         }
         skip = 0;
         [epoch, index] = end === usable ? [epoch + 1, 0] : [epoch, end];

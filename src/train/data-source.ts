@@ -29,6 +29,12 @@ export interface PositionedBatch {
   readonly next: DataPosition;
   /** How many examples it holds. */
   readonly examples: number;
+  /**
+   * Which examples they are, one number for each, where the same number means the same inputs in every pass, whatever else is
+   * in the batch: then what a frozen part of a model makes of them can be kept. Absent where inputs are changed at random, or
+   * filled up to the longest of their batch.
+   */
+  readonly keys?: ArrayLike<number>;
 }
 
 /** Data that can be entered at any position. */
@@ -76,9 +82,11 @@ export function batchesOf(examples: Batch, options: BatchesOfOptions = {}): Data
       for (let given = 0; ; given++) {
         const rows = order(epoch).subarray(index, Math.min(index + size, usable));
         const batch = sets[given % 2 === 0 ? 0 : 1](rows);
+        // A copy: the order is shuffled in place for the next pass.
+        const keys = rows.slice();
         index += rows.length;
         if (index === usable) [epoch, index] = [epoch + 1, 0];
-        yield { batch, next: { epoch, index }, examples: rows.length };
+        yield { batch, next: { epoch, index }, examples: rows.length, keys };
       }
     },
   };
@@ -91,6 +99,7 @@ export interface ColumnSource {
     readonly batch: Readonly<Record<string, Tensor>>;
     readonly next: DataPosition;
     readonly examples: number;
+    readonly keys?: ArrayLike<number>;
   }>;
 }
 
@@ -106,11 +115,11 @@ export function withLabels(source: ColumnSource, labels = "labels"): DataSource 
   return {
     ...(batchesPerEpoch !== undefined && { batchesPerEpoch }),
     async *batches(position) {
-      for await (const { batch, next, examples } of source.batches(position)) {
+      for await (const { batch, ...about } of source.batches(position)) {
         const { [labels]: own, ...inputs } = batch;
         if (own === undefined) {
           throwFaults("data", "batch", [`expected a tensor called ${labels}, got ${Object.keys(batch).join(", ")}`]);
-        } else yield { batch: { inputs, labels: own }, next, examples };
+        } else yield { ...about, batch: { inputs, labels: own } };
       }
     },
   };
@@ -169,10 +178,18 @@ function passOrder(count: number, seed: number | null): (epoch: number) => Int32
 function gatherer({ inputs, labels }: Batch, size: number): (rows: Int32Array) => Batch {
   const columns = Object.entries(inputs).map(([name, column]) => [name, rowsOf(column, size)] as const);
   const labelRows = rowsOf(labels, size);
-  return (rows) => ({
-    inputs: Object.fromEntries(columns.map(([name, gather]) => [name, gather(rows)])),
-    labels: labelRows(rows),
-  });
+  return (rows) => {
+    const own = rows.slice();
+    let inputs: Batch["inputs"] | undefined;
+    return {
+      // Only when they are asked for: behind a frozen prefix they are not.
+      get inputs(): Batch["inputs"] {
+        inputs ??= Object.fromEntries(columns.map(([name, gather]) => [name, gather(own)]));
+        return inputs;
+      },
+      labels: labelRows(rows),
+    };
+  };
 }
 
 function rowsOf({ type, dims, data }: Tensor, size: number): (rows: Int32Array) => Tensor {

@@ -81,7 +81,7 @@ function partsOf({
 }
 
 /** The module path of each node that a branch was written with. */
-function branchNodes(graph: Graph, sites: readonly AdaptedSite[]): ReadonlyMap<Node, string> {
+export function branchNodes(graph: Graph, sites: readonly AdaptedSite[]): ReadonlyMap<Node, string> {
   const paths = new Set(sites.map(({ site }) => site.modulePath));
   const found = new Map<Node, string>();
   for (const node of graph.nodes) {

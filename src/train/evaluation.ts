@@ -10,6 +10,7 @@ import { type Batches, openFeed } from "./feed.ts";
 import { type Loss, weightOf } from "./losses.ts";
 import type { Metric } from "./metrics.ts";
 import type { NamedArrays } from "./optimizers.ts";
+import type { PrefixedBatch } from "./prefix.ts";
 import type { Batch } from "./step.ts";
 import { buildStepGraph } from "./step-graph.ts";
 
@@ -114,7 +115,7 @@ export async function openEvaluator(
       if (weight > 0) add("loss", Number(results.get(graph.loss)!.data[0]) * weight, weight);
       const modelOutputs = new Map(graph.outputs.map((output) => [output, results.get(output)!]));
       for (const [metric, count] of Object.entries(options.metrics ?? {})) {
-        const counted = count(modelOutputs, batch);
+        const counted = count(modelOutputs, "given" in batch ? (batch as PrefixedBatch).given : batch);
         add(metric, counted.sum, counted.count);
       }
     }

@@ -1,6 +1,7 @@
 // The training step as one graph: the adapted model's forward pass, the loss, and the gradients of its parameters.
 import { LowrankError, throwFaults } from "../errors.ts";
 import { lowerPath } from "../grad/lower/lower.ts";
+import { recompute } from "../grad/recompute.ts";
 import { backward, differentiableOpsets } from "../grad/walk.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { type GraphBuilder, graphBuilder, type Value } from "../onnx/builder.ts";
@@ -23,13 +24,22 @@ export interface StepGraph {
   checkLabels(labels: Tensor): void;
 }
 
+export interface StepGraphOptions {
+  /** Hold less: activations are computed again when the backward pass needs them (grad/recompute.ts). Default false. */
+  readonly checkpointActivations?: boolean;
+}
+
 /**
  * Writes loss and gradients behind an adapted model. A decoder's cache is left out: training reads whole sequences.
  *
  * @throws LowrankError "model" when an operator in the way has no gradient rule (all are listed), or the operator set is
  * out of range; "config" when the loss names an output that is not there.
  */
-export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
+export function buildStepGraph(
+  adapted: AdaptedModel,
+  loss: Loss,
+  { checkpointActivations = false }: StepGraphOptions = {},
+): StepGraph {
   const whole = withoutCache(adapted.model);
   const { graph } = whole;
   const opset = whole.opsets.get("") ?? 0;
@@ -65,8 +75,13 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
     ...graph.outputs,
     ...adapted.parameters.map(({ key, graphDims }) => floats(gradients.get(key)!, graphDims)),
   ];
+  const plain = prune({ ...g.build(), outputs });
+  const forward = new Set(lowered.graph.nodes);
+  const written = checkpointActivations
+    ? recompute(plain, { opset, forward, parameters: new Set(parameters) }).graph
+    : plain;
   return {
-    model: { ...lowered, graph: prune({ ...g.build(), outputs }) },
+    model: { ...lowered, graph: written },
     labels,
     checkLabels: (given) => {
       if (loss.ignoreIndex === undefined) return;

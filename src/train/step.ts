@@ -38,6 +38,8 @@ export interface TrainingStep {
 export interface StepOptions extends SessionOptions {
   /** Seed of dropout (the adapter's loraDropout); default 0. */
   readonly seed?: number;
+  /** Hold less in memory, and compute activations again for the backward pass; default false. */
+  readonly checkpointActivations?: boolean;
 }
 
 /**
@@ -54,7 +56,7 @@ export async function compileStep(
   const rate = adapted.config?.loraDropout ?? 0;
   const dropped = rate === 0 ? null : withDropout(adapted);
   const masks = dropped && maskDrawer(dropped, rate, options.seed ?? 0, options);
-  const graph = buildStepGraph(dropped?.adapted ?? adapted, loss);
+  const graph = buildStepGraph(dropped?.adapted ?? adapted, loss, options);
   const session = await openSession(graph.model, { ...options, forBinding: true });
   try {
     const shapes = adapted.parameters.map(({ dims }) => dims);

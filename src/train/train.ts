@@ -27,6 +27,7 @@ import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { placedOn } from "./place.ts";
+import { openPrefix, type Prefix, type PrefixCacheOptions, type PrefixPlan } from "./prefix.ts";
 import { asTensors, restoreCheckpoint } from "./resume.ts";
 import { constant, isMetricSchedule, type MetricSchedule, type Schedule } from "./schedules.ts";
 import { compileStep, copyParameters, loadParameters, parameterFaults, throwMisfits } from "./step.ts";
@@ -73,6 +74,19 @@ export interface TrainOptions extends SessionOptions {
   readonly onEvaluation?: (evaluation: EvaluationProgress) => void | Promise<void>;
   /** Seed of a fresh adapter and of its dropout; default 0. */
   readonly seed?: number;
+  /**
+   * What lies below the lowest parameter gives the same for an example in every pass: it runs once, and its outputs are kept,
+   * where the data is a source whose batches have `keys`, has several passes, and all fits (default: 1 GiB of memory). False:
+   * it runs each time.
+   */
+  readonly prefixCache?: PrefixCacheOptions | false;
+  /**
+   * Hold less in memory: most activations are computed again when gradients need them, which takes up to one more forward pass
+   * in a step. Default false.
+   */
+  readonly checkpointActivations?: boolean;
+  /** Told before the first step, where there is a part that could run once. */
+  readonly onPrefix?: (plan: PrefixPlan) => void;
   /**
    * LoRA-FA (`train` only): A stays as it starts, and no gradient of it is computed. Without another `optimizer`, B is trained
    * by AdamW on projected gradients, as in PEFT.
@@ -197,6 +211,43 @@ async function runTraining(
   options: TrainOptions,
 ): Promise<TrainedWeights> {
   throwFaults("config", "train", optionFaults(data, options));
+  const prefix = await prefixFor(adapted, data, options);
+  if (prefix === null) return runWhole(adapted, start, data, options);
+  try {
+    const { evaluation } = options;
+    const sets = Object.entries(evaluation?.sets ?? {}).map(([name, set]) => [name, prefix.through(set)] as const);
+    return await runWhole(prefix.adapted, start, prefix.through(data), {
+      ...options,
+      ...(evaluation !== undefined && { evaluation: { ...evaluation, sets: Object.fromEntries(sets) } }),
+    });
+  } finally {
+    await prefix.dispose();
+  }
+}
+
+/** The part that runs once for each example, if there is one that pays. */
+async function prefixFor(adapted: AdaptedModel, data: TrainingData, options: TrainOptions): Promise<Prefix | null> {
+  const { prefixCache, random, steps, accumulate = 1 } = options;
+  // What draws from generators that a checkpoint holds must not be asked for a batch more.
+  if (prefixCache === false || random !== undefined) return null;
+  const batches = isDataSource(data) ? data.batchesPerEpoch : undefined;
+  const bySteps =
+    steps === undefined ? 1 : batches === undefined ? Number.POSITIVE_INFINITY : (steps * accumulate) / batches;
+  const passes = Math.min(
+    options.epochs ?? Number.POSITIVE_INFINITY,
+    steps === undefined ? (options.epochs ?? 1) : bySteps,
+  );
+  const { prefix, plan } = await openPrefix({ adapted, data, passes, session: options, ...prefixCache });
+  if (plan !== null) options.onPrefix?.(plan);
+  return prefix;
+}
+
+async function runWhole(
+  adapted: AdaptedModel,
+  start: ReadonlyMap<string, Tensor>,
+  data: TrainingData,
+  options: TrainOptions,
+): Promise<TrainedWeights> {
   const { learningRate = 0.001, optimizer = adam(), loss = crossEntropy() } = options;
   const schedule = typeof learningRate === "number" ? constant(learningRate) : learningRate;
   const evaluator =

@@ -6,7 +6,10 @@ import type { Dim, ValueInfo } from "../onnx/model.ts";
 import { summary } from "../onnx/summary.ts";
 import { formatBytes, formatCount, formatDuration, formatTable } from "../runs/table.ts";
 import { elementCount } from "../tensor.ts";
+import { inputDefaults } from "../train/default-inputs.ts";
+import { estimateMemory, type MemoryEstimate } from "../train/memory.ts";
 import { compileStep, loadParameters } from "../train/step.ts";
+import { buildStepGraph } from "../train/step-graph.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
 import { type Prepared, prepare, startOf, type TrainVerb } from "./prepare.ts";
@@ -27,6 +30,8 @@ export interface DryRun {
   readonly learningRate: number;
   readonly steps: number;
   readonly stepsPerEpoch: number;
+  /** Estimated from the graph, before the first step. */
+  readonly memoryEstimate: MemoryEstimate;
   /** Measured: the largest resident memory of this process, with the runtime, the data and a few steps in it. */
   readonly memoryBytes: number;
   /** Measured: the median of a few steps after the first. */
@@ -56,6 +61,7 @@ export async function dryRun(
   try {
     const { model, adapted, data, learningRate, steps, stepsPerEpoch } = prepared;
     const shapeOf = ({ name, shape }: ValueInfo): ValueShape => ({ name, shape: shape ?? null });
+    const memoryEstimate = await estimate(prepared);
     const secondsPerStep = await timeStep(prepared, signal);
     const result: DryRun = {
       verb,
@@ -69,6 +75,7 @@ export async function dryRun(
       learningRate,
       steps,
       stepsPerEpoch,
+      memoryEstimate,
       memoryBytes: process.resourceUsage().maxRSS * 1024,
       secondsPerStep,
       seconds: secondsPerStep * steps,
@@ -89,6 +96,19 @@ function sitesOf({ adapted }: Prepared): DryRun["sites"] {
   }));
 }
 
+/** What this process will take, by the shapes of the first batch. */
+async function estimate({ adapted, loss, training, options, data }: Prepared): Promise<MemoryEstimate> {
+  const { checkpointActivations } = options;
+  const { model, labels } = buildStepGraph(adapted, loss, { checkpointActivations });
+  const inputs = model.graph.inputs.map(({ name }) => name);
+  for await (const { batch } of data.train.batches({ epoch: 0, index: 0 })) {
+    const feeds = { ...inputDefaults(adapted.model, inputs)(batch.inputs), [labels]: batch.labels };
+    const resident = process.memoryUsage().rss;
+    return estimateMemory(model, { feeds, parameters: adapted.parameters, optimizer: training.optimizer!, resident });
+  }
+  throw new Error("internal: data without a batch");
+}
+
 /** Besides the first, which allocates, and is not counted. */
 const timedSteps = 5;
 
@@ -99,7 +119,11 @@ const mostSeconds = 10;
 async function timeStep(prepared: Prepared, signal: AbortSignal): Promise<number> {
   const { adapted, loss, training, options, data, session } = prepared;
   const optimizer = training.optimizer!;
-  const step = await compileStep(adapted, loss, optimizer, { ...session, seed: options.seed });
+  const step = await compileStep(adapted, loss, optimizer, {
+    ...session,
+    seed: options.seed,
+    checkpointActivations: options.checkpointActivations,
+  });
   try {
     loadParameters(step, adapted, startOf(prepared)?.tensors ?? currentWeights(adapted));
     const state = optimizer.init(step.parameters, step.arena);
@@ -142,5 +166,8 @@ function describe(voice: Voice, prepared: Prepared, result: DryRun): void {
   voice.say(
     `Time: about ${formatDuration(result.seconds)} for ${formatCount(result.steps)} steps of ${(1000 * result.secondsPerStep).toPrecision(3)} ms (the median of a few that were timed); evaluations come on top.`,
   );
-  voice.say(`Memory: ${formatBytes(result.memoryBytes)} at most so far (measured, after those steps).`);
+  const { memoryEstimate: parts } = result;
+  voice.say(
+    `Memory: about ${formatBytes(parts.total)} (estimated: ${formatBytes(parts.process)} before the first step, ${formatBytes(parts.weights)} the runtime's copies of weights, ${formatBytes(parts.activations)} activations, ${formatBytes(parts.trained)} what is trained with its optimizer); ${formatBytes(result.memoryBytes)} at most so far (measured, after those steps).`,
+  );
 }

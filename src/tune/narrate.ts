@@ -1,7 +1,8 @@
 // What a run says, in the order of what happens. Words only: every number is somebody else's.
 import { parameterCount } from "../lora/init.ts";
 import { summary } from "../onnx/summary.ts";
-import { formatCount, formatDuration, formatPercent, formatTable } from "../runs/table.ts";
+import { formatBytes, formatCount, formatDuration, formatPercent, formatTable } from "../runs/table.ts";
+import type { PrefixPlan } from "../train/prefix.ts";
 import type { Prepared } from "./prepare.ts";
 import type { RunSummary } from "./result.ts";
 import type { OpenRun } from "./resume.ts";
@@ -42,6 +43,18 @@ export function plan(voice: Voice, prepared: Prepared): void {
   );
   voice.say(
     `Steps: ${formatCount(steps)}, ${formatCount(stepsPerEpoch)} in a pass, batches of ${formatCount(options.batchSize)}${options.accumulate > 1 ? ` x ${options.accumulate}` : ""}. Seed ${options.seed}.`,
+  );
+}
+
+/** Which layers run once for each row, or why they do not. */
+export function prefix(voice: Voice, plan: PrefixPlan): void {
+  if (!plan.on) {
+    voice.say(`Frozen prefix: off: ${plan.reason}.`);
+    return;
+  }
+  const { nodes, allNodes, bytesPerExample, bytes, place } = plan;
+  voice.say(
+    `Frozen prefix: ${formatCount(nodes)} of ${formatCount(allNodes)} nodes run once for each row; of each, ${formatBytes(bytesPerExample)} are kept (${formatBytes(bytes)} in all, ${place === "disk" ? "on the disk" : `in ${place}`}).`,
   );
 }
 

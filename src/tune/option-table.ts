@@ -62,6 +62,8 @@ export interface RunOptions {
   readonly resume: boolean;
   readonly checkpointEvery: number | null;
   readonly findLr: boolean;
+  readonly prefixCache: boolean;
+  readonly checkpointActivations: boolean;
   readonly evalEvery: number | null;
   readonly metric: "loss" | "accuracy" | null;
   readonly patience: number | null;
@@ -413,6 +415,18 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "flag",
     default: false,
     about: "do not train: raise the learning rate step by step, and say which one to take (Smith 2017)",
+  }),
+  prefixCache: training({
+    kind: "flag",
+    default: true,
+    verbs: tune,
+    about:
+      "run the layers below the lowest adapter in every step; by default they run once for each row where that pays, and what they give is kept: in memory up to 1 GiB and a quarter of what is free, in the run folder up to half of what is free",
+  }),
+  checkpointActivations: training({
+    kind: "flag",
+    default: false,
+    about: "hold less in memory: activations are computed again when gradients need them (Chen et al. 2016)",
   }),
 
   evalEvery: evaluation({

@@ -243,6 +243,7 @@ function trainingOf(
     accumulate: options.accumulate,
     checkGradients: true,
     seed: options.seed,
+    checkpointActivations: options.checkpointActivations,
     ...(options.clip > 0 && { clipNorm: options.clip }),
     ...(options.ema !== null && { ema: { decay: options.ema } }),
     ...(target !== null && {

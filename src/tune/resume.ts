@@ -21,7 +21,15 @@ export interface OpenRun {
 }
 
 /** Options that say where and whether, not what: they may differ without a word. */
-const indifferent: readonly OptionName[] = ["out", "resume", "findLr", "tensorboard", "checkpointEvery"];
+const indifferent: readonly OptionName[] = [
+  "out",
+  "resume",
+  "findLr",
+  "tensorboard",
+  "checkpointEvery",
+  "prefixCache",
+  "checkpointActivations",
+];
 
 /** Options that may be changed on purpose in the middle of a run. */
 const changeable: readonly OptionName[] = [

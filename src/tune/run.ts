@@ -15,6 +15,7 @@ import { type TrainOptions, train, trainAll } from "../train/train.ts";
 import { openWatcher, type Watcher, writeEvaluation, writeReport } from "./leave.ts";
 import * as tell from "./narrate.ts";
 import type { RunOptions } from "./option-table.ts";
+import { prefixPlaces } from "./prefix-places.ts";
 import { type Prepared, prepare, type TrainVerb } from "./prepare.ts";
 import { type Outcome, type RunResult, type RunSummary, summaryOf } from "./result.ts";
 import { configOf, type OpenRun, openRun } from "./resume.ts";
@@ -138,6 +139,8 @@ function trainingIn(
         saved.step = state.step;
       },
     },
+    prefixCache: options.prefixCache && { places: prefixPlaces(folder.path) },
+    onPrefix: (plan) => tell.prefix(voice, plan),
     onStep({ step, loss, learningRate, gradientNorm }) {
       progress.update(step, { loss });
       const stepsPerSecond = ((step - before) * 1000) / (performance.now() - begun);

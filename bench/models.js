@@ -1,13 +1,10 @@
-// The ONNX model of GPT-2's shape (width 768, 12 heads) with random weights, as the benchmarks train it.
+// Models with random weights that several benches share.
 import { createModel, createRandom, float, graphBuilder, tensor } from "../dist/index.js";
 
 const [width, heads, positions] = [768, 12, 1024];
 
-/**
- * GPT-2 as its exports have it (Radford et al. 2019): pre-norm blocks, tanh GELU, tied embeddings.
- * @param {{ layers: number, vocabulary: number }} size
- */
-export function gpt2({ layers, vocabulary }) {
+/** GPT-2 as its exports have it (Radford et al. 2019): pre-norm blocks, tanh GELU, tied embeddings. */
+export function gpt2(layers, vocabulary) {
   const random = createRandom(1);
   const g = graphBuilder({ name: "gpt2", opset: 18 });
   const draw = (name, dims) => {
@@ -71,4 +68,28 @@ export function gpt2({ layers, vocabulary }) {
     vocabulary,
   ]);
   return createModel(g.build(), { opset: g.opset });
+}
+
+/** Three convolutions with ReLU, of 32, 64 and 64 channels, the last two with stride 2, and a head: image [batch, 1, 28, 28]. */
+export function cnn() {
+  const random = createRandom(1);
+  const g = graphBuilder({ name: "cnn", opset: 18 });
+  const draw = (name, dims) => {
+    const data = Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => 0.1 * (random.uniform() - 0.5));
+    return g.initializer(name, tensor("float32", dims, data));
+  };
+  let x = g.input("image", "float32", ["batch", 1, 28, 28]);
+  for (const [index, [from, to, stride]] of [
+    [1, 32, 1],
+    [32, 64, 2],
+    [64, 64, 2],
+  ].entries()) {
+    const name = `conv${index + 1}`;
+    const inputs = [x, draw(`${name}.weight`, [to, from, 3, 3]), draw(`${name}.bias`, [to])];
+    const conv = g.op("Conv", inputs, { pads: [1, 1, 1, 1], strides: [stride, stride] }, { name: `/${name}/Conv` });
+    x = g.op("Relu", [conv]);
+  }
+  const head = [g.op("Flatten", [x]), draw("head.weight", [10, 64 * 49]), draw("head.bias", [10])];
+  g.output(g.op("Gemm", head, { transB: 1 }, { name: "/head/Gemm", output: "logits" }), "float32", ["batch", 10]);
+  return createModel(g.build(), { opset: 18 });
 }
