@@ -15,6 +15,8 @@ export interface StepGraph {
   /** Names in that graph. */
   readonly labels: string;
   readonly loss: string;
+  /** A scalar input that gradients are multiplied by, where that was asked for. */
+  readonly lossScale?: string;
   /** The model's outputs. */
   readonly outputs: readonly string[];
   /** The gradient of each parameter, by the parameter's key. */
@@ -26,10 +28,15 @@ export interface StepGraph {
 /**
  * Writes loss and gradients behind an adapted model. A decoder's cache is left out: training reads whole sequences.
  *
+ * @param options.lossScale whether gradients are to be scaled, by an input of the graph.
  * @throws LowrankError "model" when an operator in the way has no gradient rule (all are listed), or the operator set is
  * out of range; "config" when the loss names an output that is not there.
  */
-export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
+export function buildStepGraph(
+  adapted: AdaptedModel,
+  loss: Loss,
+  options: { readonly lossScale?: boolean } = {},
+): StepGraph {
   const whole = withoutCache(adapted.model);
   const { graph } = whole;
   const opset = whole.opsets.get("") ?? 0;
@@ -50,7 +57,8 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
   const measured = asFloat32(g, target.name);
   const nodes = loss.build(g, measured, labels);
   const { loss: value } = nodes;
-  const computed = backward(g, seedsOf(g, loss, nodes, measured), parameters);
+  const lossScale = options.lossScale === true ? g.input("loss_scale", "float32", []) : undefined;
+  const computed = backward(g, scaledSeeds(g, seedsOf(g, loss, nodes, measured), lossScale), parameters);
 
   // Two parameters may have one gradient (those of p + q); outputs are told apart by name.
   const taken = new Set([value, ...graph.outputs.map(({ name }) => name)]);
@@ -73,6 +81,7 @@ export function buildStepGraph(adapted: AdaptedModel, loss: Loss): StepGraph {
       checkClasses(given, classes, loss.ignoreIndex);
     },
     loss: value,
+    ...(lossScale !== undefined && { lossScale }),
     outputs: graph.outputs.map(({ name }) => name),
     gradients,
   };
@@ -103,6 +112,11 @@ function seedsOf(g: GraphBuilder, loss: Loss, nodes: LossNodes, output: Value): 
     "config",
     `loss ${loss.name}: expected a float32 scalar, got ${type} with ${shape.length} axes; reduce it with keepdims: 0`,
   );
+}
+
+function scaledSeeds(g: GraphBuilder, seeds: Map<Value, Value>, scale: Value | undefined): Map<Value, Value> {
+  if (scale === undefined) return seeds;
+  return new Map([...seeds].map(([value, seed]) => [value, g.op("Mul", [seed, scale])]));
 }
 
 function outputOf({ outputs }: Graph, loss: Loss): ValueInfo {
