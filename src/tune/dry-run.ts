@@ -99,7 +99,11 @@ const mostSeconds = 10;
 async function timeStep(prepared: Prepared, signal: AbortSignal): Promise<number> {
   const { adapted, loss, training, options, data, session } = prepared;
   const optimizer = training.optimizer!;
-  const step = await compileStep(adapted, loss, optimizer, { ...session, seed: options.seed });
+  const step = await compileStep(adapted, loss, optimizer, {
+    ...session,
+    seed: options.seed,
+    precision: options.precision,
+  });
   try {
     loadParameters(step, adapted, startOf(prepared)?.tensors ?? currentWeights(adapted));
     const state = optimizer.init(step.parameters, step.arena);
