@@ -1,12 +1,14 @@
 // Holds lowrank against stored answers of PyTorch and PEFT: `npm run golden -- DIR...` runs every case below the given
-// directories and prints a table. A case is a folder with a case.json: either model.onnx with the adapter's values beside
+// directories and prints a table; with `--device webgpu` (or cuda) on another device than the processor. A case is a folder with a case.json: either model.onnx with the adapter's values beside
 // the answers (lora.<module>.lora_A|lora_B), or exports of one model with a PEFT adapter directory.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
 import {
   attachLora,
   causalLm,
+  checkDevice,
   createSession,
   crossEntropy,
   LowrankError,
@@ -45,11 +47,11 @@ export function findCases(directories) {
 }
 
 /**
- * Runs every case; one row for each export. Files that cannot be read fail; a model that cannot be adapted or differentiated
+ * Runs every case on a device (see createSession's options); one row for each export. Files that cannot be read fail; a model that cannot be adapted or differentiated
  * is told as such.
  * @returns {Promise<GoldenRow[]>}
  */
-export async function runGolden(directories) {
+export async function runGolden(directories, session = {}) {
   const rows = [];
   for (const directory of findCases(directories)) {
     const spec = JSON.parse(readFileSync(join(directory, "case.json"), "utf8"));
@@ -59,7 +61,7 @@ export async function runGolden(directories) {
       let files;
       try {
         files = readCase(directory, file, spec);
-        rows.push({ name, ...(await runCase(files, spec)) });
+        rows.push({ name, ...(await runCase(files, spec, session)) });
       } catch (error) {
         if (!(error instanceof LowrankError)) throw error;
         rows.push({ name, verdict: files === undefined ? "fail" : "not run", reason: error.message });
@@ -76,20 +78,24 @@ function readCase(directory, file, spec) {
   return { model, tensors, adapter };
 }
 
-async function runCase({ model, tensors, adapter }, spec) {
+async function runCase({ model, tensors, adapter }, spec, session) {
   const adapted = attachLora(model, spec.modules ? configOf(spec) : adapter.config);
   const loaded = spec.modules ? { config: adapted.config, tensors: adapter.tensors } : adapter;
   try {
     const inputs = prefixed(tensors, "input.");
     const batch = { inputs: Object.fromEntries(inputs), labels: tensors.get("labels") };
-    const result = await valueAndGrad(adapted, loaded, batch, lossOf(spec));
+    const result = await valueAndGrad(adapted, loaded, batch, lossOf(spec), session);
     const output = result.outputs.values().next().value;
     const checks = [compare("logits", output, tensors.get("logits"))];
     const base = tensors.get("base.logits");
-    if (base) checks.push(compare("base logits", await run(adapted, batch.inputs, null), base));
+    if (base) checks.push(compare("base logits", await run(adapted, batch.inputs, session, null), base));
     const merged = merge(model, loaded);
     checks.push(
-      compare("merged logits", await run(merged, batch.inputs), tensors.get("merged.logits") ?? tensors.get("logits")),
+      compare(
+        "merged logits",
+        await run(merged, batch.inputs, session),
+        tensors.get("merged.logits") ?? tensors.get("logits"),
+      ),
     );
     const expected = spec.modules ? inlineTensors(spec, tensors, "grad") : prefixed(tensors, "grad.");
     const gradients = [...expected].map(([key, value]) => compare(`gradient of ${key}`, result.grads.get(key), value));
@@ -107,8 +113,8 @@ async function runCase({ model, tensors, adapter }, spec) {
   }
 }
 
-async function run(model, inputs, adapter) {
-  const session = await createSession(model);
+async function run(model, inputs, options, adapter) {
+  const session = await createSession(model, options);
   try {
     return (await session.run(inputs, adapter === undefined ? {} : { adapter })).values().next().value;
   } finally {
@@ -186,17 +192,24 @@ export function formatRows(rows) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const directories = process.argv.slice(2);
+  const { values, positionals: directories } = parseArgs({
+    options: { device: { type: "string", default: "cpu" } },
+    allowPositionals: true,
+  });
   if (directories.length === 0) {
     console.error("usage: npm run golden -- DIR...");
     process.exit(2);
   }
+  const { device } = await checkDevice({ device: values.device }).catch((error) => {
+    console.error(`golden: ${error.message}`);
+    process.exit(2);
+  });
   const missing = directories.filter((directory) => !existsSync(directory));
   if (missing.length > 0) {
     console.error(`golden: no such directory: ${missing.join(", ")}`);
     process.exit(2);
   }
-  const rows = await runGolden(directories);
+  const rows = await runGolden(directories, { device });
   console.log(formatRows(rows));
   if (rows.length === 0) console.error(`no case.json below ${directories.join(", ")}`);
   process.exitCode = rows.length > 0 && rows.every(({ verdict }) => verdict !== "fail") ? 0 : 1;

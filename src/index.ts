@@ -72,7 +72,13 @@ export { type Call, type Part, type QuantizedWeight, type Site, type SiteKind, s
 export { type ModelSummary, type SummaryRow, summary } from "./onnx/summary.ts";
 export { writeModel } from "./onnx/write.ts";
 export { createRandom, type Random, type RandomState } from "./random.ts";
-export type { Device, SessionOptions } from "./runtime/session.ts";
+export {
+  type ChosenDevice,
+  checkDevice,
+  type Device,
+  type DeviceChoice,
+  type SessionOptions,
+} from "./runtime/session.ts";
 export { elementCount, type Tensor, type TensorArrays, type TensorType, tensor, zeros } from "./tensor.ts";
 export type { EmaOptions } from "./train/averaging.ts";
 export { type Checkpoint, type CheckpointState, readCheckpoint, writeCheckpoint } from "./train/checkpoint.ts";
@@ -175,6 +181,7 @@ export {
   type ValueSummary,
   type Verdict,
 } from "./train/support.ts";
+export { type StepTraffic, stepTraffic } from "./train/traffic.ts";
 export {
   type Batches,
   type BestOf,

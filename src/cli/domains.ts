@@ -1,5 +1,6 @@
 // lowrank domains
 import { Command, Option } from "commander";
+import { deviceChoices } from "../runtime/session.ts";
 import { runDomains } from "../study/domains/domains.ts";
 import { type DomainOptions, domainDefaults } from "../study/domains/suite.ts";
 import { withInterrupt } from "./main-errors.ts";
@@ -18,7 +19,7 @@ interface Flags extends Omit<DomainOptions, "learningRate" | "limit" | "only"> {
 }
 
 export function domainsCommand(): Command {
-  const { rank, alpha, learningRate, batch, seed, threads } = domainDefaults;
+  const { rank, alpha, learningRate, batch, seed, device, threads } = domainDefaults;
   const number = (flags: string, text: string): Option => new Option(flags, text).argParser(parseNumber);
   return new Command("domains")
     .description(
@@ -31,6 +32,7 @@ export function domainsCommand(): Command {
     .addOption(number("--batch <n>", "images in a batch of the tuning").default(batch))
     .addOption(number("--seed <n>", "seed of all that is random").default(seed))
     .addOption(number("--limit <n>", "use at most this many training and as many test images"))
+    .addOption(new Option("--device <device>", "where the models run").choices(deviceChoices).default(device))
     .addOption(number("--threads <n>", "threads of the runtime").default(threads))
     .option(
       "--data <dir>",

@@ -1,14 +1,15 @@
 // lowrank gradcheck
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { readSafetensors } from "../adapter/safetensors.ts";
 import { attachLora } from "../lora/attach.ts";
 import { readFileChecked } from "../runs/files.ts";
 import { formatGradcheck } from "../runs/inspect-table.ts";
 import { loadModel } from "../runs/model-file.ts";
+import { checkDevice, type DeviceChoice, deviceChoices } from "../runtime/session.ts";
 import { gradcheck } from "../train/gradcheck.ts";
 import { inputsFrom, randomInputs } from "../train/random-inputs.ts";
 import { exitCodes } from "./main-errors.ts";
-import { collect, parseNumber, parseTargets, targetsHelp } from "./options.ts";
+import { collect, parseNumber, parseTargets, parseThreads, targetsHelp } from "./options.ts";
 import { createTerminal } from "./terminal.ts";
 
 interface Flags {
@@ -17,6 +18,8 @@ interface Flags {
   rank: number;
   seed: number;
   output?: string;
+  device: DeviceChoice;
+  threads?: number;
   json?: boolean;
 }
 
@@ -31,14 +34,29 @@ export function gradcheckCommand(): Command {
     .option("--rank <r>", "rank of A and B", parseNumber, 4)
     .option("--seed <n>", "seed of all that is random", parseNumber, 0)
     .option("--output <name>", "the output that is differentiated (default: the first)")
+    .addOption(
+      new Option("--device <device>", "where the gradients are computed; the differences are the CPU's")
+        .choices(deviceChoices)
+        .default("cpu"),
+    )
+    .option("--threads <n>", "threads of the runtime", parseThreads)
     .option("--json", "print JSON to stdout, and nothing else there")
-    .action(async (file: string, { target, inputs, rank: r, seed, output, json = false }: Flags) => {
+    .addHelpText("after", "\nExample:\n  lowrank gradcheck model.onnx --target query,value --device auto")
+    .action(async (file: string, { target, inputs, rank: r, seed, output, device, threads, json = false }: Flags) => {
+      const asked = { device, ...(threads !== undefined && { threads }) };
+      const chosen = await checkDevice(asked);
       const model = await loadModel(file);
       const given = inputs === undefined ? null : readSafetensors(await readFileChecked(inputs), inputs).tensors;
       const adapted = attachLora(model, { r, ...(target !== undefined && { targetModules: parseTargets(target) }) });
       const batch = given === null ? randomInputs(model, { seed }) : inputsFrom(model, given);
-      const checked = await gradcheck(adapted, batch, { seed, ...(output !== undefined && { output }) });
+      const checked = await gradcheck(adapted, batch, {
+        ...asked,
+        device: chosen.device,
+        seed,
+        ...(output !== undefined && { output }),
+      });
       const terminal = createTerminal({ json });
+      if (device === "auto") terminal.say(`Device auto: ${chosen.device} (${chosen.reason}).`);
       terminal.say(formatGradcheck(checked));
       if (json) terminal.emit(JSON.stringify({ file, ...checked }, null, 2));
       if (!checked.passed) process.exitCode = exitCodes.failure;

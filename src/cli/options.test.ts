@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { collect, parseNumber, parseTargets } from "./options.ts";
+import { collect, parseNumber, parseTargets, parseThreads } from "./options.ts";
 
 describe("parseNumber", () => {
   it("takes numbers only", () => {
@@ -18,5 +18,12 @@ describe("--target", () => {
     expect(parseTargets(["all-linear"])).toBe("all-linear");
     expect(parseTargets(["/h\\.[0-9]{1,2}\\.attn/"])).toBe("h\\.[0-9]{1,2}\\.attn");
     expect(parseTargets(["a,,b,"])).toEqual(["a", "b"]);
+  });
+});
+
+describe("parseThreads", () => {
+  it("takes whole numbers from 1 to 1024", () => {
+    expect([parseThreads("1"), parseThreads("1024")]).toEqual([1, 1024]);
+    for (const text of ["0", "-1", "1.5", "1025", "two", ""]) expect(() => parseThreads(text)).toThrow(/expected a/);
   });
 });

@@ -8,6 +8,15 @@ export function parseNumber(text: string): number {
   return value;
 }
 
+/** For commander: a number of threads. */
+export function parseThreads(text: string): number {
+  const value = parseNumber(text);
+  if (!Number.isInteger(value) || value < 1 || value > 1024) {
+    throw new InvalidArgumentError("expected a whole number from 1 to 1024.");
+  }
+  return value;
+}
+
 export const targetsHelp =
   'the layers to adapt: module paths or their last segments (q_proj,v_proj; the option may be repeated), "all-linear", or a regular expression between slashes';
 

@@ -1,6 +1,6 @@
 // lowrank study
 import { Command, Option } from "commander";
-import { devices } from "../runtime/session.ts";
+import { deviceChoices } from "../runtime/session.ts";
 import { type StudyOptions, studyDefaults } from "../study/options.ts";
 import { runStudy } from "../study/study.ts";
 import { withInterrupt } from "./main-errors.ts";
@@ -49,7 +49,7 @@ export function studyCommand(): Command {
     )
     .addOption(number("--seed <n>", "seed of all that is random", seed))
     .addOption(number("--limit <n>", "use at most this many training and as many test images"))
-    .addOption(new Option("--device <device>", "where the models run").choices(devices).default(device))
+    .addOption(new Option("--device <device>", "where the models run").choices(deviceChoices).default(device))
     .addOption(number("--threads <n>", "threads of the runtime", threads))
     .option(
       "--data <dir>",

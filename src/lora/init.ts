@@ -88,12 +88,16 @@ function checkMethod({ sites, initial, config }: AdaptedModel, method: boolean |
 
 /**
  * The adapter that changes nothing, for running an adapted model as its base: rank 0 at every site. A Conv without channels
- * is no Conv (the runtime leaves its output as the memory was), so that those get zeros of their least rank.
+ * is no Conv (the runtime leaves its output as the memory was), so that those get zeros of their least rank; `withoutEmpty` does
+ * so everywhere, for devices whose products of empty matrices fail.
  */
-export function disabledTensors(adapted: AdaptedModel): Map<string, Tensor> {
+export function disabledTensors(
+  adapted: AdaptedModel,
+  { withoutEmpty = false }: { readonly withoutEmpty?: boolean } = {},
+): Map<string, Tensor> {
   const tensors = new Map<string, Tensor>();
   for (const { site, a, b } of adapted.sites) {
-    const dims = factorDims(site, site.kernel.length === 0 ? 0 : site.groups);
+    const dims = factorDims(site, withoutEmpty || site.kernel.length > 0 ? site.groups : 0);
     tensors.set(a, zeros(dims.a));
     tensors.set(b, zeros(dims.b));
   }

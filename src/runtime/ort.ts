@@ -1,6 +1,6 @@
 // ONNX Runtime, loaded when it is first needed: onnxruntime-node in Node.js, onnxruntime-web elsewhere (package.json,
 // "imports"). Only this room knows it.
-import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
+import type { Env, InferenceSession, Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
 import { LowrankError } from "../errors.ts";
 
 /** The part of ONNX Runtime's API that is used here. */
@@ -9,7 +9,11 @@ export interface Ort {
     create(model: Uint8Array, options?: InferenceSession.SessionOptions): Promise<InferenceSession>;
   };
   readonly Tensor: TensorConstructor;
-  readonly env: { versions: { common: string; node?: string; web?: string }; wasm?: { numThreads?: number } };
+  readonly env: {
+    versions: { common: string; node?: string; web?: string };
+    wasm?: { numThreads?: number };
+    logLevel?: Env["logLevel"];
+  };
 }
 
 export type { InferenceSession, OrtTensor };

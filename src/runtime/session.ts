@@ -5,18 +5,27 @@ import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model, ValueInfo } from "../onnx/model.ts";
 import { type ModelParts, writeModelParts } from "../onnx/write.ts";
 import { elementCount, type Tensor, type TensorType } from "../tensor.ts";
+import {
+  type ChosenDevice,
+  chooseDevice,
+  type Device,
+  type DeviceChoice,
+  defaultDevice,
+  isWebRuntime,
+  missingDevice,
+  quietly,
+} from "./device.ts";
 import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
+import { ortOptions } from "./session-options.ts";
+import { keptOnCpu } from "./webgpu.ts";
 
-/** Where a model runs. `wasm` and `webgpu` are for browsers; `webgpu` and `cuda` also run in Node.js where there is a GPU. */
-export type Device = "cpu" | "wasm" | "webgpu" | "cuda";
-
-export const devices: readonly Device[] = ["cpu", "wasm", "webgpu", "cuda"];
+export { type ChosenDevice, type Device, type DeviceChoice, deviceChoices, devices } from "./device.ts";
 
 export interface SessionOptions {
-  /** Default: cpu in Node.js, wasm elsewhere. */
-  readonly device?: Device;
+  /** Default: cpu in Node.js, wasm elsewhere. `auto`: see `checkDevice`. */
+  readonly device?: DeviceChoice;
   /** Threads of one operator; default: what the runtime takes (one for each physical core). */
   readonly threads?: number;
 }
@@ -30,6 +39,8 @@ export type Tensors = ReadonlyMap<string, Tensor>;
 
 /** A loaded model. */
 export interface Session {
+  /** Where it runs. */
+  readonly device: Device;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   /** Runs once. `fetches` names the outputs to compute (default all). Throws LowrankError "runtime" or "data". */
@@ -58,17 +69,20 @@ export interface BoundRun {
  */
 export async function openSession(model: Model | Uint8Array, options: OpenOptions = {}): Promise<Session> {
   const ort = await loadOrt();
-  const { bytes, data, folder, guard, isLean = false } = await prepare(ort, model, options);
+  const { threads, forBinding = false } = options;
+  const device = options.device === "auto" ? (await chooseDevice(ort)).device : options.device;
+  const { bytes, data, guard, folder, isLean = false, onCpu = [] } = await prepare(ort, model, { forBinding, device });
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const session = await ort.InferenceSession.create(bytes, {
-      ...sessionOptions(ort, options, { isLean, folder }),
-      externalData,
-    });
+    const asked = ortOptions(ort, { device, threads, isLean, folder, onCpu });
+    const create = (): Promise<InferenceSession> => ort.InferenceSession.create(bytes, { ...asked, externalData });
+    const session = await (device === "cuda" ? quietly(ort, create) : create());
     weightsOf.set(session, data);
-    return new OrtSession(ort, session, model instanceof Uint8Array ? [] : model.graph.inputs, guard);
+    const declared = model instanceof Uint8Array ? [] : model.graph.inputs;
+    return new OrtSession(ort, session, { device: device ?? defaultDevice(ort), declared, guard });
   } catch (cause) {
-    throw runtimeError(`the runtime refused the model (device ${options.device ?? "default"})`, cause);
+    const missing = missingDevice(ort, device, cause);
+    throw missing ?? runtimeError(`the runtime refused the model (device ${device ?? "default"})`, cause);
   }
 }
 
@@ -77,75 +91,71 @@ interface Prepared extends ModelParts {
   readonly guard?: string;
   /** The model is large: nothing of it is to be held twice (see lean.ts). */
   readonly isLean?: boolean;
+  /** Nodes that are not for WebGPU. */
+  readonly onCpu?: readonly string[];
 }
 
 async function prepare(
   ort: Ort,
   model: Model | Uint8Array,
-  { forBinding = false, device }: OpenOptions,
+  { forBinding, device }: { readonly forBinding: boolean; readonly device: Device | undefined },
 ): Promise<Prepared> {
   if (model instanceof Uint8Array) return { bytes: model, data: new Map(), folder: undefined };
-  if (!forBinding) return writeModelParts(model);
-  const isLean = runsOnCpu(device) && isLarge(model);
-  const lean = isLean ? withoutTransposes(model) : model;
-  if (!(await leavesOutputsInPlace(ort))) return { ...writeModelParts(lean), isLean };
-  const guarded = withGuard(lean);
-  return { ...writeModelParts(guarded.model), guard: guarded.guard, isLean };
+  if (device === "webgpu") {
+    const shared = keptOnCpu(model);
+    return { ...(await bindable(ort, shared.model, forBinding)), onCpu: shared.onCpu };
+  }
+  if (!forBinding || device === "cuda") return bindable(ort, model, forBinding);
+  const isLean = isLarge(model);
+  return { ...(await bindable(ort, isLean ? withoutTransposes(model) : model, true)), isLean };
+}
+
+/** The model as bytes, guarded where it is going to be bound and that saves a copy. */
+async function bindable(ort: Ort, model: Model, forBinding: boolean): Promise<Prepared> {
+  if (!forBinding || !(await leavesOutputsInPlace(ort))) return writeModelParts(model);
+  const guarded = withGuard(model);
+  return { ...writeModelParts(guarded.model), guard: guarded.guard };
 }
 
 /** The weights' memory, which the runtime may go on reading from: kept for as long as the session. */
 const weightsOf = new WeakMap<InferenceSession, ReadonlyMap<string, Uint8Array>>();
 
 /**
- * Throws LowrankError "runtime" when the runtime is missing or lacks the device: for programs that want to know before the
- * work begins.
+ * Makes sure, before the work begins, that the runtime is there and has the device. Says which it is, and for `auto` why: CUDA
+ * where the runtime has it, else WebGPU where a GPU is found that is none in software, else the processor.
+ *
+ * @throws LowrankError "runtime" that says what is missing and how it can be had.
+ * @example const { device, reason } = await checkDevice({ device: "auto" });
  */
-export async function checkDevice(options: SessionOptions): Promise<void> {
+export async function checkDevice(options: SessionOptions = {}): Promise<ChosenDevice> {
+  const ort = await loadOrt();
+  if (options.device === "auto") return chooseDevice(ort);
   const g = graphBuilder({ opset: 17 });
   g.output(g.op("Identity", [g.input("x", "float32", [1])]), "float32", [1]);
   const session = await openSession(createModel(g.build(), { opset: 17 }), options);
   await session.dispose();
+  const device = options.device ?? defaultDevice(ort);
+  return { device, reason: options.device === undefined ? "the default" : "as asked" };
 }
 
-function runsOnCpu(device: Device | undefined): boolean {
-  return device === undefined || device === "cpu" || device === "wasm";
-}
-
-/** `folder` is where the files of weights are that the model names, if it names any. */
-function sessionOptions(
-  ort: Ort,
-  { device, threads }: SessionOptions,
-  { isLean, folder }: { isLean: boolean; folder: string | undefined },
-): InferenceSession.SessionOptions {
-  const isWeb = ort.env.versions.node === undefined;
-  if (isWeb && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
-  return {
-    executionProviders: [device ?? (isWeb ? "wasm" : "cpu")],
-    graphOptimizationLevel: "all",
-    executionMode: "sequential",
-    // What goes wrong comes as an error; the runtime's own lines on stderr would only stand beside it.
-    logSeverityLevel: 4,
-    ...(threads !== undefined && { intraOpNumThreads: threads }),
-    // Gradients that die out become denormals, which cost a hundred times an ordinary operation.
-    extra: {
-      session: {
-        set_denormal_as_zero: "1",
-        // Products by dequantized weights stay in float32: by default activations are rounded to 8 bits there.
-        qdq_matmulnbits_accuracy_level: "1",
-        ...(isLean && { disable_prepacking: "1" }),
-        ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
-      },
-    },
-    // A planned layout of activations holds all of them at once, beside the arena that the first run has filled.
-    ...(isLean && { enableMemPattern: false }),
-  };
-}
+/** What is said of a program in float16 on a GPU without. */
+const noFloat16 = /requires f16 but the device does not support it/;
 
 function runtimeError(what: string, cause: unknown): LowrankError {
+  if (cause instanceof Error && noFloat16.test(cause.message)) {
+    return new LowrankError("runtime", `${what}: the GPU has no float16 (shader-f16); train in float32`, { cause });
+  }
   return new LowrankError("runtime", `${what}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
 }
 
+interface OpenedParts {
+  readonly device: Device;
+  readonly declared: readonly ValueInfo[];
+  readonly guard: string | undefined;
+}
+
 class OrtSession implements Session {
+  readonly device: Device;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly #ort: Ort;
@@ -158,11 +168,12 @@ class OrtSession implements Session {
   /** What the model says of its inputs, as far as it is known. */
   readonly #declared: ReadonlyMap<string, ValueInfo>;
 
-  constructor(ort: Ort, session: InferenceSession, declared: readonly ValueInfo[], guard: string | undefined) {
+  constructor(ort: Ort, session: InferenceSession, { device, declared, guard }: OpenedParts) {
+    this.device = device;
     this.#ort = ort;
     this.#guard = guard;
     this.#session = session;
-    this.#writesInPlace = ort.env.versions.node !== undefined;
+    this.#writesInPlace = !isWebRuntime(ort);
     this.#declared = new Map(declared.map((info) => [info.name, info]));
     this.inputs = session.inputNames;
     this.#known = new Set(session.inputNames);

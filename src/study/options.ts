@@ -1,7 +1,7 @@
 // What the study can be asked for; the defaults are STUDY's own numbers.
 import { availableParallelism } from "node:os";
 import { throwFaults } from "../errors.ts";
-import { type Device, devices } from "../runtime/session.ts";
+import { type DeviceChoice, deviceChoices } from "../runtime/session.ts";
 import type { Head } from "./result.ts";
 
 export interface StudyOptions {
@@ -23,7 +23,7 @@ export interface StudyOptions {
   readonly seed: number;
   /** At most this many training images and as many test images; null takes all. */
   readonly limit: number | null;
-  readonly device: Device;
+  readonly device: DeviceChoice;
   readonly threads: number;
 }
 
@@ -51,6 +51,12 @@ export function headsOf(options: StudyOptions): Head[] {
   return options.head === "both" ? ["relu", "linear"] : [options.head];
 }
 
+/** What is wrong with the name of a device. */
+export function deviceFaults(device: string): string[] {
+  if (deviceChoices.some((choice) => choice === device)) return [];
+  return [`--device: expected ${deviceChoices.join(", ")}, got ${device}`];
+}
+
 /** Throws LowrankError "config" that lists every option out of range. */
 export function checkOptions(options: StudyOptions): void {
   const faults: string[] = [];
@@ -74,7 +80,7 @@ export function checkOptions(options: StudyOptions): void {
     faults.push(`--replay: expected a share from 0 up to (not including) 1, got ${options.replay}`);
   whole("seed", options.seed, 0, Number.MAX_SAFE_INTEGER);
   if (options.limit !== null) whole("limit", options.limit, 100, 1_000_000);
-  if (!devices.includes(options.device)) faults.push(`--device: expected ${devices.join(", ")}, got ${options.device}`);
+  faults.push(...deviceFaults(options.device));
   whole("threads", options.threads, 1, 1024);
   throwFaults("config", "study", faults);
 }

@@ -43,12 +43,13 @@ export async function runStudy(
   options: Partial<StudyOptions> = {},
   surroundings: StudyEnvironment = {},
 ): Promise<StudyRun> {
-  const resolved: StudyOptions = { ...studyDefaults, ...options };
-  checkOptions(resolved);
+  const asked: StudyOptions = { ...studyDefaults, ...options };
+  checkOptions(asked);
   const { voice = silentVoice, signal = new AbortController().signal } = surroundings;
   const started = new Date();
   const begun = performance.now();
-  await checkDevice({ device: resolved.device, threads: resolved.threads });
+  const { device, reason } = await checkDevice({ device: asked.device, threads: asked.threads });
+  const resolved: StudyOptions = { ...asked, device };
   const mnist = limited(await findData(surroundings, voice, signal), resolved);
   const run = await createRunFolder(surroundings.out, { prefix: "study", now: started });
   const sha256 = Object.fromEntries(
@@ -57,6 +58,7 @@ export async function runStudy(
   await run.writeJson("config.json", resolved);
   await run.writeJson("env.json", environment({ threads: resolved.threads, seed: resolved.seed, data: sha256 }));
   tell.introduction(voice, resolved, mnist.source, mnist.train.count, mnist.test.count);
+  if (asked.device === "auto") voice.say(`Device auto: ${device} (${reason}).`);
 
   const result: StudyResult = {
     summary: {

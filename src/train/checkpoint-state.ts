@@ -2,6 +2,7 @@
 import type { RandomState } from "../random.ts";
 import type { DataPosition } from "./data-source.ts";
 import type { EvaluationRecord, StoppingState, Watched } from "./evaluation.ts";
+import type { LossScaleState } from "./loss-scale.ts";
 import type { PlateauState } from "./schedules.ts";
 
 export interface CheckpointState {
@@ -24,6 +25,8 @@ export interface CheckpointState {
   readonly ema: { readonly decay: number } | null;
   readonly best: (Watched & { readonly value: number; readonly step: number }) | null;
   readonly stopping: StoppingState | null;
+  /** The scale of the loss, where training is in float16. */
+  readonly scaling?: LossScaleState;
   readonly evaluations: readonly EvaluationRecord[];
   /** Of the generators that were given to training, by name. */
   readonly random: Readonly<Record<string, RandomState>>;
@@ -64,6 +67,11 @@ const nullable =
   (value) =>
     value === null ? null : check(value);
 
+const optional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined ? null : check(value);
+
 /** An object of these fields (others may be there). */
 const object =
   (checks: Readonly<Record<string, Check>>): Check =>
@@ -96,6 +104,7 @@ const stateChecks: Readonly<Record<keyof CheckpointState, Check>> = {
   ema: nullable(object({ decay: number })),
   best: nullable(object({ metric: text, mode, value: number, step: count })),
   stopping: nullable(object({ best: nullable(number), bad: count })),
+  scaling: optional(object({ scale: number, good: count })),
   evaluations: listOf(object({ step: count, epoch: count, values: recordOf(nullable(number)) })),
   random: recordOf(object({ words: listOf(count), spareNormal: nullable(number) })),
 };

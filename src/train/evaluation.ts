@@ -2,11 +2,13 @@
 // which of them is best by one metric, and when to stop since it gets no better.
 import { LowrankError, throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
+import { productsInFloat16 } from "../onnx/float16.ts";
 import { prune } from "../onnx/graph.ts";
 import { openSession, type SessionOptions } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { type DataSource, startPosition } from "./data-source.ts";
 import { type Batches, openFeed } from "./feed.ts";
+import type { TrainingPrecision } from "./loss-scale.ts";
 import { type Loss, weightOf } from "./losses.ts";
 import type { Metric } from "./metrics.ts";
 import type { NamedArrays } from "./optimizers.ts";
@@ -80,13 +82,14 @@ export async function openEvaluator(
   adapted: AdaptedModel,
   loss: Loss,
   options: EvaluationOptions,
-  session: SessionOptions,
+  { precision, ...session }: SessionOptions & { readonly precision?: TrainingPrecision },
 ): Promise<Evaluator> {
   const watched = watchedMetric(options);
   const graph = buildStepGraph(adapted, loss);
   const kept = new Set([graph.loss, ...graph.outputs]);
   const outputs = graph.model.graph.outputs.filter(({ name }) => kept.has(name));
-  const opened = await openSession({ ...graph.model, graph: prune({ ...graph.model.graph, outputs }) }, session);
+  const forward = { ...graph.model, graph: prune({ ...graph.model.graph, outputs }) };
+  const opened = await openSession(precision === "float16" ? productsInFloat16(forward) : forward, session);
   const runSet = async (
     parameters: NamedArrays,
     name: string,

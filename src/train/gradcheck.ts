@@ -86,7 +86,8 @@ export async function gradcheck(
   const rounded = only(built.model, built.loss);
   // Straight-through gradients are those of the function without the steps, up to what rounding does to their factors.
   const forward = withoutRounding(rounded);
-  const session = await openPrecise(forward, options);
+  // GPUs have no float64, and float32 would leave a few digits only.
+  const session = await openPrecise(forward, { ...options, device: "cpu" });
   try {
     const at = new Map([...feedsOf(forward, point)].map(([name, value]) => [name, widened(value)]));
     const valueAt = async (): Promise<number> => Number((await session.run(at)).get(built.loss)!.data[0]);

@@ -112,11 +112,11 @@ class SwitchingSession implements AdapterSession {
       adapted.model,
       adapted.model.graph.inputs.map(({ name }) => name),
     );
-    this.#adapters = new LoadedAdapters(adapted, (adapter) => fitAdapter(adapted, adapter));
+    // WebGPU's products of empty matrices end the process, so that there an adapter that is off is one of zeros.
+    const off = (): Map<string, Tensor> => disabledTensors(adapted, { withoutEmpty: session.device === "webgpu" });
+    this.#adapters = new LoadedAdapters(adapted, (adapter) => fitAdapter(adapted, adapter, off()));
     this.#disabled =
-      adapted.config === null
-        ? currentWeights(adapted)
-        : new Map([...disabledTensors(adapted), ...(adapted.initial ?? [])]);
+      adapted.config === null ? currentWeights(adapted) : new Map([...off(), ...(adapted.initial ?? [])]);
     this.#rows = rows;
     this.#bank = rows.sites.length === 0 ? null : new RowBank(rows);
     const own = new Set(adapted.parameters.map(({ key }) => key));
@@ -217,11 +217,11 @@ class SwitchingSession implements AdapterSession {
   }
 }
 
-/** The adapter's tensors as the graph wants them: sites that it leaves out at rank 0, another scale multiplied into B. */
-function fitAdapter(adapted: AdaptedModel, adapter: Adapter): Tensors {
+/** The adapter's tensors as the graph wants them: sites that it leaves out are off, another scale is multiplied into B. */
+function fitAdapter(adapted: AdaptedModel, adapter: Adapter, off: ReadonlyMap<string, Tensor>): Tensors {
   const isOwn = adapter.initial !== undefined && adapter.initial === adapted.initial;
   const plain = isOwn ? adapter : plainAdapter(adapter, adapted.base);
-  const fitted = fitPlain(adapted, plain);
+  const fitted = fitPlain(adapted, plain, off);
   return isOwn ? fitted : withInitial(adapted, fitted);
 }
 
@@ -238,8 +238,8 @@ function withInitial({ initial, sites }: AdaptedModel, fitted: Tensors): Tensors
   return whole;
 }
 
-function fitPlain(adapted: AdaptedModel, given: Adapter): Tensors {
-  const fitted = disabledTensors(adapted);
+function fitPlain(adapted: AdaptedModel, given: Adapter, off: ReadonlyMap<string, Tensor>): Tensors {
+  const fitted = new Map(off);
   const { adapter, faults } = placedOn(adapted, given);
   for (const key of adapter.tensors.keys()) if (!fitted.has(key)) faults.push(`${key}: the model has no branch for it`);
   for (const adaptedSite of adapted.sites) {

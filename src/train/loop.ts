@@ -125,6 +125,8 @@ async function advance(run: Run, state: LoopState, item: FeedItem, sums: Accumul
   // Dropout draws by this number, so that a resumed run draws what the unbroken one would have.
   const index = state.step * (run.options.accumulate ?? 1) + (sums?.count ?? 0);
   let loss = batch === null ? null : await run.step.run(batch, index);
+  // In float16, a batch whose gradients were scaled too far is passed over.
+  if (run.step.overflowed) loss = null;
   if (sums !== null) {
     if (batch !== null && loss !== null) collect(run, batch, loss, sums, where);
     const isDue = sums.count === run.options.accumulate || (item.endsPass && sums.count > 0);

@@ -28,6 +28,7 @@ export function captureCheckpoint(run: Run, state: LoopState): Checkpoint {
     ema: state.average && { decay: state.average.decay, parameters: asTensors(adapted, state.average.values) },
     best: state.best,
     stopping: state.stopping,
+    ...(step.scaling !== null && { scaling: step.scaling }),
     evaluations: [...state.evaluations],
     random: Object.fromEntries(Object.entries(options.random ?? {}).map(([name, random]) => [name, random.state()])),
     parameters: copyParameters(step, adapted),
@@ -51,6 +52,7 @@ export function restoreCheckpoint(run: Run, state: LoopState, checkpoint: Checkp
   state.plateau = checkpoint.plateau;
   state.stopping = checkpoint.stopping;
   state.best = checkpoint.best;
+  if (checkpoint.scaling !== undefined) run.step.scaling = checkpoint.scaling;
   for (const loss of checkpoint.losses) state.losses.push(loss);
   state.evaluations.push(...checkpoint.evaluations);
 }
@@ -85,6 +87,7 @@ function misfits(run: Run, state: LoopState, checkpoint: Checkpoint): string[] {
     faults.push(...parameterFaults(adapted, checkpoint.best.parameters));
   }
   compare("a plateau schedule", state.plateau !== null, checkpoint.plateau !== null);
+  compare("float16", run.step.scaling !== null, checkpoint.scaling !== undefined);
   compare("early stopping", state.stopping !== null, checkpoint.stopping !== null);
   compare("random", Object.keys(options.random ?? {}).sort(), Object.keys(checkpoint.random).sort());
   return faults;

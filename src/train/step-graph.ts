@@ -16,6 +16,8 @@ export interface StepGraph {
   /** Names in that graph. */
   readonly labels: string;
   readonly loss: string;
+  /** A scalar input that gradients are multiplied by, where that was asked for. */
+  readonly lossScale?: string;
   /** The model's outputs. */
   readonly outputs: readonly string[];
   /** The gradient of each parameter, by the parameter's key. */
@@ -27,6 +29,8 @@ export interface StepGraph {
 export interface StepGraphOptions {
   /** Hold less: activations are computed again when the backward pass needs them (grad/recompute.ts). Default false. */
   readonly checkpointActivations?: boolean;
+  /** The gradients are scaled by an input of the graph (`StepGraph.lossScale`). Default false. */
+  readonly lossScale?: boolean;
 }
 
 /**
@@ -38,7 +42,7 @@ export interface StepGraphOptions {
 export function buildStepGraph(
   adapted: AdaptedModel,
   loss: Loss,
-  { checkpointActivations = false }: StepGraphOptions = {},
+  { checkpointActivations = false, lossScale = false }: StepGraphOptions = {},
 ): StepGraph {
   const whole = withoutCache(adapted.model);
   const { graph } = whole;
@@ -60,7 +64,8 @@ export function buildStepGraph(
   const measured = asFloat32(g, target.name);
   const nodes = loss.build(g, measured, labels);
   const { loss: value } = nodes;
-  const computed = backward(g, seedsOf(g, loss, nodes, measured), parameters);
+  const scale = lossScale ? g.input("loss_scale", "float32", []) : undefined;
+  const computed = backward(g, scaledSeeds(g, seedsOf(g, loss, nodes, measured), scale), parameters);
 
   // Two parameters may have one gradient (those of p + q); outputs are told apart by name.
   const taken = new Set([value, ...graph.outputs.map(({ name }) => name)]);
@@ -88,6 +93,7 @@ export function buildStepGraph(
       checkClasses(given, classes, loss.ignoreIndex);
     },
     loss: value,
+    ...(scale !== undefined && { lossScale: scale }),
     outputs: graph.outputs.map(({ name }) => name),
     gradients,
   };
@@ -118,6 +124,11 @@ function seedsOf(g: GraphBuilder, loss: Loss, nodes: LossNodes, output: Value): 
     "config",
     `loss ${loss.name}: expected a float32 scalar, got ${type} with ${shape.length} axes; reduce it with keepdims: 0`,
   );
+}
+
+function scaledSeeds(g: GraphBuilder, seeds: Map<Value, Value>, scale: Value | undefined): Map<Value, Value> {
+  if (scale === undefined) return seeds;
+  return new Map([...seeds].map(([value, seed]) => [value, g.op("Mul", [seed, scale])]));
 }
 
 function outputOf({ outputs }: Graph, loss: Loss): ValueInfo {

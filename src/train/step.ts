@@ -2,11 +2,14 @@
 // and writes to in place, and which the optimizer updates in place. A step allocates nothing that it could reuse.
 import { throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
+import { productsInFloat16 } from "../onnx/float16.ts";
 import { type BoundRun, openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 import { type Arena, createArena } from "./arena.ts";
 import { inputDefaults } from "./default-inputs.ts";
 import { type DroppedModel, type MaskDrawer, maskDrawer, withDropout } from "./dropout.ts";
+import { sumOfSquares } from "./gradients.ts";
+import { type LossScaleState, nextScale, startScale, type TrainingPrecision, unscale } from "./loss-scale.ts";
 import type { Loss } from "./losses.ts";
 import { type NamedArrays, type Optimizer, stateLengths } from "./optimizers.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
@@ -25,6 +28,10 @@ export interface TrainingStep {
   readonly parameters: NamedArrays;
   /** The gradients of the last run. */
   readonly gradients: NamedArrays;
+  /** The scale of the loss in float16, for the next run; null in float32. */
+  scaling: LossScaleState | null;
+  /** Whether the last run's scale was too large: its gradients are of no use. */
+  readonly overflowed: boolean;
   /**
    * Forward, loss and backward for one batch. Returns the loss.
    *
@@ -40,6 +47,8 @@ export interface StepOptions extends SessionOptions {
   readonly seed?: number;
   /** Hold less in memory, and compute activations again for the backward pass; default false. */
   readonly checkpointActivations?: boolean;
+  /** Default float32; see productsInFloat16. */
+  readonly precision?: TrainingPrecision;
 }
 
 /**
@@ -56,8 +65,13 @@ export async function compileStep(
   const rate = adapted.config?.loraDropout ?? 0;
   const dropped = rate === 0 ? null : withDropout(adapted);
   const masks = dropped && maskDrawer(dropped, rate, options.seed ?? 0, options);
-  const graph = buildStepGraph(dropped?.adapted ?? adapted, loss, options);
-  const session = await openSession(graph.model, { ...options, forBinding: true });
+  const isHalf = options.precision === "float16";
+  const graph = buildStepGraph(dropped?.adapted ?? adapted, loss, {
+    checkpointActivations: options.checkpointActivations ?? false,
+    lossScale: isHalf,
+  });
+  const model = isHalf ? productsInFloat16(graph.model) : graph.model;
+  const session = await openSession(model, { ...options, forBinding: true });
   try {
     const shapes = adapted.parameters.map(({ dims }) => dims);
     const state = optimizer === null ? [] : stateLengths(optimizer, shapes);
@@ -82,6 +96,8 @@ class CompiledStep implements TrainingStep {
   readonly arena: Arena;
   readonly parameters: NamedArrays;
   readonly gradients: NamedArrays;
+  scaling: LossScaleState | null;
+  overflowed = false;
   readonly #graph: StepGraph;
   readonly #session: Session;
   /** The inputs that a batch brings. */
@@ -90,6 +106,7 @@ class CompiledStep implements TrainingStep {
   readonly #values = new Map<string, Tensor>();
   readonly #results: Map<string, Tensor>;
   readonly #loss = new Float32Array(1);
+  readonly #scale = new Float32Array(1);
   readonly #masks: MaskDrawer | null;
   #bound: BoundRun | undefined;
   #runs = 0;
@@ -99,7 +116,8 @@ class CompiledStep implements TrainingStep {
     this.#session = session;
     this.#masks = masks;
     const maskNames = dropped?.masks.map(({ input }) => input) ?? [];
-    const own = new Set([graph.labels, ...maskNames, ...adapted.parameters.map(({ key }) => key)]);
+    this.scaling = graph.lossScale === undefined ? null : startScale;
+    const own = new Set([graph.labels, graph.lossScale, ...maskNames, ...adapted.parameters.map(({ key }) => key)]);
     this.#names = session.inputs.filter((name) => !own.has(name));
     this.#complete = inputDefaults(adapted.model, this.#names);
     const lengths = adapted.parameters.map(({ dims }) => elementCount(dims));
@@ -107,6 +125,7 @@ class CompiledStep implements TrainingStep {
     this.parameters = allocate(this.arena, adapted, lengths);
     this.gradients = allocate(this.arena, adapted, lengths);
     this.#results = new Map([[graph.loss, tensor("float32", [], this.#loss)]]);
+    if (graph.lossScale !== undefined) this.#values.set(graph.lossScale, tensor("float32", [], this.#scale));
     for (const { key, dims } of adapted.parameters) {
       this.#values.set(key, tensor("float32", dims, this.parameters.get(key)!));
       this.#results.set(graph.gradients.get(key)!, tensor("float32", dims, this.gradients.get(key)!));
@@ -119,8 +138,19 @@ class CompiledStep implements TrainingStep {
     const masks = (await this.#masks?.draw(batch.inputs, index)) ?? new Map<string, Tensor>();
     this.#feed(batch, masks);
     this.#graph.checkLabels(batch.labels);
+    if (this.scaling !== null) this.#scale[0] = this.scaling.scale;
     await this.#bound!.run();
-    return this.#loss[0]!;
+    const loss = this.#loss[0]!;
+    if (this.scaling !== null) this.scaling = this.#rescaled(this.scaling, loss);
+    return loss;
+  }
+
+  /** Takes the scale out of the gradients again, and says what it is to be from now on. */
+  #rescaled(scaling: LossScaleState, loss: number): LossScaleState {
+    const gradients = [...this.gradients.values()];
+    unscale(gradients, scaling);
+    this.overflowed = !Number.isFinite(loss) || gradients.some((array) => !Number.isFinite(sumOfSquares(array)));
+    return nextScale(scaling, !this.overflowed);
   }
 
   #feed({ inputs, labels }: Batch, masks: ReadonlyMap<string, Tensor>): void {

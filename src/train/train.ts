@@ -24,6 +24,7 @@ import {
 import type { TrainingData } from "./feed.ts";
 import { type LoopState, type Run, runLoop, startState } from "./loop.ts";
 import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
+import type { TrainingPrecision } from "./loss-scale.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { placedOn } from "./place.ts";
@@ -49,6 +50,11 @@ export interface TrainOptions extends SessionOptions {
   readonly epochs?: number;
   /** Batches that make up one step, weighted as one batch that holds them all; the last of a pass may be fewer. Default 1. */
   readonly accumulate?: number;
+  /**
+   * float16: products of matrices and convolutions are computed in it, and the loss is scaled so that gradients do not vanish; a
+   * batch for which the scale was too large is passed over. What is trained stays float32. Default float32.
+   */
+  readonly precision?: TrainingPrecision;
   /** Gradients whose norm, taken over all of them, is larger are shortened to it. Default: never. */
   readonly clipNorm?: number;
   /** Look for NaN and infinity in the gradients of each step; costs a pass over them. Default: for adapters alone. */

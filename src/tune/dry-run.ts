@@ -123,6 +123,7 @@ async function timeStep(prepared: Prepared, signal: AbortSignal): Promise<number
     ...session,
     seed: options.seed,
     checkpointActivations: options.checkpointActivations,
+    precision: options.precision,
   });
   try {
     loadParameters(step, adapted, startOf(prepared)?.tensors ?? currentWeights(adapted));

@@ -57,6 +57,7 @@ export interface RunOptions {
   readonly epochs: number;
   readonly steps: number | null;
   readonly clip: number;
+  readonly precision: "float32" | "float16";
   readonly ema: number | null;
   readonly seed: number;
   readonly resume: boolean;
@@ -70,7 +71,7 @@ export interface RunOptions {
   readonly minDelta: number;
   readonly adapter: readonly string[] | null;
   readonly out: string | null;
-  readonly device: "cpu" | "webgpu" | "cuda";
+  readonly device: "cpu" | "webgpu" | "cuda" | "auto";
   readonly threads: number | null;
   readonly tensorboard: boolean;
   readonly merge: boolean;
@@ -392,6 +393,12 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
   epochs: training({ kind: "number", default: 3, from: 0, open: true, about: "passes over the data" }),
   steps: training({ kind: "integer", default: null, from: 1, about: "instead of epochs: how many steps" }),
   clip: training({ kind: "number", default: 1, from: 0, about: "largest norm of all gradients together; 0: none" }),
+  precision: training({
+    kind: "choice",
+    default: "float32",
+    choices: ["float32", "float16"],
+    about: "what products are computed in; float16 is for GPUs that have it, with a loss that is scaled as it goes",
+  }),
   ema: training({
     kind: "number",
     default: null,
@@ -462,7 +469,12 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     verbs: measured,
     about: "run folder (default: runs/<verb>-<time>)",
   }),
-  device: output({ kind: "choice", default: "cpu", choices: ["cpu", "webgpu", "cuda"], about: "where the model runs" }),
+  device: output({
+    kind: "choice",
+    default: "cpu",
+    choices: ["cpu", "webgpu", "cuda", "auto"],
+    about: "where the model runs; auto takes a GPU where one is found, and says which",
+  }),
   threads: output({ kind: "integer", default: null, from: 1, to: 1024, about: "threads of the runtime" }),
   tensorboard: output({ kind: "flag", default: false, verbs: train, about: "write TensorBoard event files as well" }),
 

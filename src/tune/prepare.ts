@@ -9,7 +9,7 @@ import { headPath, labelsOfModel, withHead } from "../lora/head.ts";
 import { initAdapter } from "../lora/init.ts";
 import type { Model } from "../onnx/model.ts";
 import { loadModel } from "../runs/model-file.ts";
-import { checkDevice, type SessionOptions } from "../runtime/session.ts";
+import type { SessionOptions } from "../runtime/session.ts";
 import { initEva } from "../train/eva.ts";
 import type { Loss } from "../train/losses.ts";
 import type { Batch } from "../train/step.ts";
@@ -29,6 +29,7 @@ import {
 import { linearNetwork } from "./network.ts";
 import type { RunOptions, Verb } from "./option-table.ts";
 import { checkValues, openRunData, type RunData } from "./run-data.ts";
+import { runSession } from "./run-session.ts";
 import type { Voice } from "./voice.ts";
 
 /** Verbs that train. */
@@ -66,11 +67,7 @@ export async function prepare(
   { voice, signal }: { voice: Voice; signal: AbortSignal },
 ): Promise<Prepared> {
   throwFaults("config", verb, missing(verb, options));
-  const session: SessionOptions = {
-    device: options.device,
-    ...(options.threads !== null && { threads: options.threads }),
-  };
-  await checkDevice(session);
+  const session = await runSession(options, (text) => voice.say(text));
   const model = await openModel(options);
   outputShape(model, options);
   const data = await openRunData({
@@ -244,6 +241,7 @@ function trainingOf(
     checkGradients: true,
     seed: options.seed,
     checkpointActivations: options.checkpointActivations,
+    precision: options.precision,
     ...(options.clip > 0 && { clipNorm: options.clip }),
     ...(options.ema !== null && { ema: { decay: options.ema } }),
     ...(target !== null && {

@@ -6,13 +6,13 @@ import { loadAdapter } from "../runs/adapter-files.ts";
 import { environment } from "../runs/environment.ts";
 import { loadModel } from "../runs/model-file.ts";
 import { createRunFolder } from "../runs/run-folder.ts";
-import type { SessionOptions } from "../runtime/session.ts";
 import { type EvalRows, labelsBeside, openEvalRows } from "./eval-data.ts";
 import { formatEvaluation } from "./eval-table.ts";
 import { type AdapterEvaluation, evaluateAdapters, type NamedAdapter } from "./evaluate.ts";
 import { chooseLoss, makeLoss } from "./method.ts";
 import { optionsOf, type RunOptions } from "./option-table.ts";
 import type { RunContext } from "./run.ts";
+import { runSession } from "./run-session.ts";
 import { silentVoice } from "./voice.ts";
 
 /** summary.json of an evaluation. */
@@ -46,13 +46,14 @@ export async function runEval(
 ): Promise<EvalResult> {
   const started = new Date();
   const begun = performance.now();
+  const session = await runSession(options, (text) => voice.say(text));
   const { model, adapters, names } = await openSubject(options);
   const rows = await openEvalRows({ model, options, names, labelled: true });
   try {
     tellSkipped(rows, (text) => voice.warn(text));
     const progress = voice.progress("evaluating", rows.rows, "rows");
     const found = await evaluateAdapters(model, adapters, rows.batches(), {
-      ...sessionOf(options),
+      ...session,
       loss: makeLoss(chooseLoss(options, rows.kind ?? "numbers"), options),
       signal,
       onBatch: (examples) => progress.update(examples),
@@ -95,10 +96,6 @@ export async function openSubject(
     names ??= await labelsBeside(path);
   }
   return { model, adapters, names };
-}
-
-export function sessionOf({ device, threads }: RunOptions): SessionOptions {
-  return { device, ...(threads !== null && { threads }) };
 }
 
 /** Rows that were left out are never passed over in silence. */

@@ -13,7 +13,8 @@ import { lossBeside, openEvalRows, tokenizerPath } from "./eval-data.ts";
 import { outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import { predict } from "./predict.ts";
-import { openSubject, sessionOf, tellSkipped } from "./run-eval.ts";
+import { openSubject, tellSkipped } from "./run-eval.ts";
+import { runSession } from "./run-session.ts";
 import { textOf } from "./text-stream.ts";
 
 export interface PredictContext {
@@ -68,6 +69,7 @@ async function* promptsOf({ data, onBadRow, filter, limit }: RunOptions): AsyncG
 }
 
 async function predictRows(options: RunOptions, { write, warn, signal }: PredictContext): Promise<void> {
+  const session = await runSession(options, warn);
   const { model, adapters, names } = await openSubject(options);
   const rows = await openEvalRows({ model, options, names, labelled: false });
   // An adapter lies in a folder of its run's, a model in the run's.
@@ -76,7 +78,7 @@ async function predictRows(options: RunOptions, { write, warn, signal }: Predict
   try {
     tellSkipped(rows, warn);
     const answers = predict(model, inputsOf(rows.batches()), {
-      ...sessionOf(options),
+      ...session,
       adapter: adapters[0]?.adapter ?? null,
       labels: rows.labels,
       ...(threshold !== null && { kind: "labels", threshold }),
@@ -99,11 +101,12 @@ async function generateAll(
   context: PredictContext,
 ): Promise<void> {
   if (options.model === null) throw new LowrankError("config", "expected a model, got none");
+  const session = await runSession(options, context.warn);
   const model = await loadModel(options.model);
   const adapter = options.adapter === null ? null : await loadAdapter(options.adapter[0]!);
   const tokenizer = await loadTokenizer(await tokenizerPath(options));
   const decoder = await openDecoder(adapter === null ? model : attachLora(model, adapter.config), {
-    ...sessionOf(options),
+    ...session,
     ...(options.output !== null && { output: options.output }),
   });
   const { maxNewTokens, temperature, seed, stop } = options;

@@ -24,17 +24,13 @@ const wellKnown = [
  * Starts Chromium or a relative of it: the one that CHROME_PATH names, or the first that starts of those on the PATH, in the
  * usual places and in Playwright's cache. Returns why there is none where none starts; throws when the named one does not.
  */
-export async function startBrowser(): Promise<Browser | string> {
+export async function startBrowser({ webgpu = false }: { readonly webgpu?: boolean } = {}): Promise<Browser | string> {
   const named = process.env.CHROME_PATH;
-  if (named) return launch(named);
-  const onPath = (process.env.PATH ?? "")
-    .split(delimiter)
-    .flatMap((folder) => commands.map((command) => join(folder, command)));
-  const candidates = [...onPath, ...wellKnown, chromium.executablePath(), ...fromPlaywrightCache()];
+  if (named) return launch(named, webgpu);
   const failed: string[] = [];
-  for (const path of candidates.filter((candidate) => existsSync(candidate))) {
+  for (const path of browserPaths().filter((candidate) => existsSync(candidate))) {
     try {
-      return await launch(path);
+      return await launch(path, webgpu);
     } catch (error) {
       failed.push(`${path} did not start (${(error as Error).message.split("\n")[0]})`);
     }
@@ -43,9 +39,23 @@ export async function startBrowser(): Promise<Browser | string> {
   return `${found}; install one, or name it in CHROME_PATH`;
 }
 
-/** With as few of the browser's own doings as can be, and without the sandbox that root cannot have. */
-function launch(executablePath: string): Promise<Browser> {
-  const args = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"];
+/** Where browsers may be; most of these are not there. */
+export function browserPaths(): string[] {
+  const onPath = (process.env.PATH ?? "")
+    .split(delimiter)
+    .flatMap((folder) => commands.map((command) => join(folder, command)));
+  const named = process.env.CHROME_PATH ? [process.env.CHROME_PATH] : [];
+  return [...named, ...onPath, ...wellKnown, chromium.executablePath(), ...fromPlaywrightCache()];
+}
+
+/**
+ * With as few of the browser's own doings as can be, and without the sandbox that root cannot have; with WebGPU in software
+ * (SwiftShader) where it is wanted, and without a GPU otherwise.
+ */
+function launch(executablePath: string, webgpu: boolean): Promise<Browser> {
+  const args = ["--disable-background-networking", "--disable-component-update", "--no-first-run"];
+  if (webgpu) args.push("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+  else args.push("--disable-gpu");
   if (process.getuid?.() === 0) args.push("--no-sandbox");
   return chromium.launch({ executablePath, args, timeout: 20_000 });
 }

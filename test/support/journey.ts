@@ -22,6 +22,7 @@ import {
   readCheckpoint,
   readModel,
   readSafetensors,
+  type SessionOptions,
   type Tensor,
   tensor,
   train,
@@ -149,7 +150,10 @@ export async function resumeJourney(): Promise<ResumeResult> {
 }
 
 /** Loss and gradients of a golden case with Linear layers and cross entropy; `read` gives its files. */
-export async function goldenGradients(read: (name: string) => Promise<Uint8Array>): Promise<GoldenResult> {
+export async function goldenGradients(
+  read: (name: string) => Promise<Uint8Array>,
+  options: SessionOptions = {},
+): Promise<GoldenResult> {
   const spec = JSON.parse(new TextDecoder().decode(await read("case.json"))) as {
     r: number;
     lora_alpha: number;
@@ -166,7 +170,7 @@ export async function goldenGradients(read: (name: string) => Promise<Uint8Array
   };
   const batch = { inputs: { x: tensors.get("input.x")! }, labels: tensors.get("labels")! };
   try {
-    const { loss, grads } = await valueAndGrad(adapted, adapter, batch, crossEntropy());
+    const { loss, grads } = await valueAndGrad(adapted, adapter, batch, crossEntropy(), options);
     return {
       loss,
       expectedLoss: Number(tensors.get("loss")!.data[0]),
@@ -178,6 +182,42 @@ export async function goldenGradients(read: (name: string) => Promise<Uint8Array
     };
   } finally {
     await adapted.dispose();
+  }
+}
+
+export interface DeviceResult {
+  /** Of each step. */
+  readonly losses: number[];
+  /** Logits [rows, classes]: the adapter on, off, and on every other row, from the first. */
+  readonly enabled: number[];
+  readonly disabled: number[];
+  readonly everyOther: number[];
+}
+
+/** Some steps of the toy task on a device, and the adapter run there. */
+export async function deviceJourney(options: SessionOptions): Promise<DeviceResult> {
+  const random = createRandom(0, "toy");
+  const base = toyModel(random);
+  const { batch } = toyBatch(random);
+  const adapted = attachLora(base, { r: 2, loraAlpha: 2, targetModules: ["first", "second"] });
+  const { adapter: start } = initAdapter(adapted, { seed: 5 });
+  const training = { ...options, adapter: start, steps: 20, learningRate: 0.02 };
+  const { adapter, history } = await train(adapted, repeat(batch), training);
+  const session = await createSession(adapted, options);
+  const logits = (results: Map<string, Tensor>): number[] => [...(results.get("logits")!.data as Float32Array)];
+  try {
+    return {
+      losses: [...history.losses],
+      enabled: logits(await session.run(batch.inputs, { adapter })),
+      disabled: logits(await session.run(batch.inputs)),
+      everyOther: logits(
+        await session.run(batch.inputs, {
+          rows: Array.from({ length: rows }, (_, row) => (row % 2 === 0 ? adapter : null)),
+        }),
+      ),
+    };
+  } finally {
+    await session.dispose();
   }
 }
 

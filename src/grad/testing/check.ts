@@ -6,7 +6,7 @@ import { widened } from "../../onnx/float64.ts";
 import type { Dim, Graph } from "../../onnx/model.ts";
 import { createRandom } from "../../random.ts";
 import { centralSlope, openPrecise, type Precision } from "../../runtime/precise.ts";
-import { openSession } from "../../runtime/session.ts";
+import { devices, openSession } from "../../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../../tensor.ts";
 import { backward } from "../walk.ts";
 
@@ -71,13 +71,16 @@ export async function checkGradient(
   }
 }
 
+/** `LOWRANK_TEST_DEVICE=webgpu npx vitest run src/grad/rules` holds the rules against differences on another device. */
+const device = devices.find((name) => name === process.env.LOWRANK_TEST_DEVICE) ?? "cpu";
+
 /** Runs a graph once, for its outputs. */
 export async function evaluate(
   graph: Graph,
   feeds: ReadonlyMap<string, Tensor>,
   opset = 17,
 ): Promise<Map<string, Tensor>> {
-  const session = await openSession(createModel(graph, { opset }), { threads: 1 });
+  const session = await openSession(createModel(graph, { opset }), { device, threads: 1 });
   try {
     return await session.run(feeds);
   } finally {

@@ -14,6 +14,7 @@ import { createRandom } from "../../random.ts";
 import { loadAdapter } from "../../runs/adapter-files.ts";
 import { fileError } from "../../runs/file-error.ts";
 import { readFileChecked, writeFileAtomic, writeFolderAtomic } from "../../runs/files.ts";
+import { checkDevice } from "../../runtime/session.ts";
 import { createSession } from "../../train/infer.ts";
 import { trainAll } from "../../train/train.ts";
 import { epochBatches, range } from "../batches.ts";
@@ -50,11 +51,13 @@ export async function runDomains(
   const options: DomainOptions = { ...domainDefaults, ...given };
   checkDomainOptions(options);
   const { voice = silentVoice, signal = new AbortController().signal, out = join("runs", "domains") } = environment;
+  const { device, reason } = await checkDevice({ device: options.device, threads: options.threads });
+  if (options.device === "auto") voice.say(`Device auto: ${device} (${reason}).`);
+  const session = { device, threads: options.threads };
   const mnist = limited(await findData(environment, voice, signal), options);
   await openFolder(out, options, mnist);
   try {
-    const base = await baseModel(out, options, mnist, voice, signal);
-    const session = { threads: options.threads };
+    const base = await baseModel(out, { options, session }, mnist, voice, signal);
     const context: TuneContext = { options, base, train: mnist.train, test: mnist.test, signal, session };
     const summary = await runSuite(out, context, mnist, voice);
     await writeJson(join(out, "summary.json"), summary);
@@ -121,7 +124,7 @@ async function runDomain(out: string, domain: Domain, context: TuneContext): Pro
 /** The study's network with a linear head, trained as the study trains it; kept in the folder. */
 async function baseModel(
   out: string,
-  options: DomainOptions,
+  { options, session }: Pick<TuneContext, "options" | "session">,
   { train }: Mnist,
   voice: Voice,
   signal: AbortSignal,
@@ -135,7 +138,7 @@ async function baseModel(
   const progress = voice.progress("training the base", steps);
   const batches = epochBatches(train, range(train.count), batch, epochs, createRandom(options.seed, "shuffle"));
   const { tensors } = await trainAll(trainable, batches, {
-    threads: options.threads,
+    ...session,
     learningRate,
     signal,
     onStep: ({ step, loss }) => progress.update(step, { loss }),
@@ -151,8 +154,8 @@ const settingsName = "domains.json";
 
 /** Makes the folder, or makes sure that it holds a run with the same settings and data. */
 async function openFolder(out: string, options: DomainOptions, { source, train, test }: Mnist): Promise<void> {
-  // Which domains are run, and on how many threads, may differ from call to call.
-  const { only: _only, threads: _threads, ...settings } = options;
+  // Which domains are run, where, and on how many threads, may differ from call to call.
+  const { only: _only, device: _device, threads: _threads, ...settings } = options;
   const own = JSON.stringify(
     { settings, data: { sha256: source.sha256, train: train.count, test: test.count } },
     null,

@@ -2,7 +2,8 @@
 
 import { corruptionNames } from "../../data/transforms/transforms.ts";
 import { throwFaults } from "../../errors.ts";
-import { studyDefaults } from "../options.ts";
+import type { DeviceChoice } from "../../runtime/session.ts";
+import { deviceFaults, studyDefaults } from "../options.ts";
 
 /** A task to tune on: images of one digit, or all images transformed. */
 export interface Domain {
@@ -24,6 +25,7 @@ export interface DomainOptions {
   readonly seed: number;
   /** At most this many training images and as many test images; null takes all. */
   readonly limit: number | null;
+  readonly device: DeviceChoice;
   readonly threads: number;
 }
 
@@ -35,6 +37,7 @@ export const domainDefaults: DomainOptions = {
   batch: 64,
   seed: 0,
   limit: null,
+  device: studyDefaults.device,
   threads: studyDefaults.threads,
 };
 
@@ -71,6 +74,7 @@ export function checkDomainOptions(options: DomainOptions): void {
   whole("batch", options.batch, 2, 10_000);
   whole("seed", options.seed, 0, Number.MAX_SAFE_INTEGER);
   if (options.limit !== null) whole("limit", options.limit, 100, 1_000_000);
+  faults.push(...deviceFaults(options.device));
   whole("threads", options.threads, 1, 1024);
   throwFaults("config", "domains", faults);
 }

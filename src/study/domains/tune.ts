@@ -12,6 +12,7 @@ import type { Model } from "../../onnx/model.ts";
 import { summary } from "../../onnx/summary.ts";
 import { writeModel } from "../../onnx/write.ts";
 import { createRandom } from "../../random.ts";
+import type { SessionOptions } from "../../runtime/session.ts";
 import { type AdapterSession, createSession } from "../../train/infer.ts";
 import { train, trainAll } from "../../train/train.ts";
 import { epochBatches, mixedBatches, range } from "../batches.ts";
@@ -26,7 +27,7 @@ export interface TuneContext {
   readonly train: ImageSet;
   readonly test: ImageSet;
   readonly signal: AbortSignal;
-  readonly session: { readonly threads: number };
+  readonly session: SessionOptions;
 }
 
 /** The base with room for the suite's adapters. */
