@@ -35,6 +35,7 @@ export {
   type CompressWithOptions,
   compress,
   compressWith,
+  type Variant,
 } from "./compress/compress.ts";
 export type { Samples } from "./compress/moments.ts";
 export type { CompressOptions, QuantizedForm } from "./compress/options.ts";
@@ -138,7 +139,7 @@ export {
   type PairOptions,
   smoothL1,
 } from "./train/losses.ts";
-export { type AccuracyOptions, accuracy, type Counted, type Metric } from "./train/metrics.ts";
+export { type AccuracyOptions, accuracy, agreement, type Counted, type Metric } from "./train/metrics.ts";
 export {
   type AboutParameter,
   type AdafactorOptions,

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -36,6 +36,23 @@ it("writes a model with two thin layers, and says what became of each", async ()
   expect(bytes).toEqual({ before: 160, after: 128 });
   const small = await loadModel(join(folder, "small.onnx"));
   expect(sites(small).map(({ modulePath }) => modulePath)).toEqual(["fc1", "fc2.0", "fc2.1"]);
+});
+
+it("measures on data, and recovers on its labels", async () => {
+  const rows = Array.from({ length: 60 }, (_, row) => {
+    const x = [0, 1, 2, 3].map((at) => Math.sin(row * 5 + at));
+    return JSON.stringify({ x, label: x.indexOf(Math.max(...x)) });
+  });
+  writeFileSync(join(folder, "rows.jsonl"), rows.join("\n"));
+  const data = ["--data", join(folder, "rows.jsonl"), "--split", "0.3", "--threads", "1", "--json"];
+  const recovery = ["--recover", "--run", join(folder, "run"), "--epochs", "2", "--learning-rate", "0.01", "--r", "2"];
+  await run("--quantize", "int4", ...data, ...recovery);
+  const { steps, recovery: found, layers } = JSON.parse(output);
+  expect(steps.map(({ name }: { name: string }) => name)).toEqual(["original", "int4", "recovered, with its adapter"]);
+  expect(found).toMatchObject({ learnt: "labels", folder: join(folder, "run"), merged: false });
+  expect(layers[0].alone.measure.accuracy).toBeLessThanOrEqual(1);
+  const config = JSON.parse(readFileSync(join(folder, "run", "config.json"), "utf8"));
+  expect(config).toMatchObject({ r: 2, epochs: 2, learningRate: 0.01, teacher: null });
 });
 
 it("writes nothing with --dry-run, or for options that contradict one another", async () => {

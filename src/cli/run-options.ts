@@ -18,17 +18,22 @@ import { collect } from "./options.ts";
 
 /** Adds the flags of a verb to its command, in groups, with `--config`. */
 export function addRunOptions(command: Command, verb: Verb): Command {
+  return addTableOptions(command, verb).addOption(
+    new Option("--config <file>", "YAML or JSON with any of these options in camelCase; flags win over it").helpGroup(
+      "Output:",
+    ),
+  );
+}
+
+/** Adds the flags of a verb to its command, in groups. */
+export function addTableOptions(command: Command, verb: Verb): Command {
   for (const group of groups) {
     for (const [name, row] of optionsOf(verb)) {
       if (row.group !== group || row.fileOnly) continue;
       command.addOption(optionOf(name, row).helpGroup(`${group}:`));
     }
   }
-  return command.addOption(
-    new Option("--config <file>", "YAML or JSON with any of these options in camelCase; flags win over it").helpGroup(
-      "Output:",
-    ),
-  );
+  return command;
 }
 
 /** The options of a run: flags over the file over the defaults. */

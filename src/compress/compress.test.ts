@@ -270,6 +270,24 @@ it("keeps a Gemm's alpha and beta, and lifts old operator sets for int8", async 
   expect([node.op, intsAttribute(node, "none")]).toEqual(["DequantizeLinear", undefined]);
 });
 
+it("gives what each layer, and each of the two ways, makes of the model by itself", async () => {
+  const base = network();
+  const { variant, model } = compress(base, { rank: 5, quantize: "int8" });
+  const forms = (one: Model): string[] =>
+    sites(one).map(({ modulePath, weight }) => `${modulePath} ${producers(one.graph).has(weight) ? "int8" : "floats"}`);
+  expect(forms(variant({}))).toEqual(forms(model));
+  expect(forms(variant({ only: ["fc2"] }))).toEqual(["fc1 floats", "fc2.0 int8", "fc2.1 int8"]);
+  expect(forms(variant({ quantized: false }))).toEqual([
+    "fc1.0 floats",
+    "fc1.1 floats",
+    "fc2.0 floats",
+    "fc2.1 floats",
+  ]);
+  expect(variant({ only: [] })).toBe(base);
+  const factorized = compress(base, { rank: 5 }).model;
+  expect(await outputOf(variant({ quantized: false }), x)).toEqual(await outputOf(factorized, x));
+});
+
 describe("with data", () => {
   const base = network();
   /** Inputs that vary in few directions, each more than the next. */

@@ -14,9 +14,19 @@ import { chosenLayers, type Layer } from "./layers.ts";
 import { inputMoments, type Samples } from "./moments.ts";
 import { type CompressOptions, checkOptions, type QuantizedForm } from "./options.ts";
 import { quantized, storageBytes } from "./quantize.ts";
-import { type Budget, type Choice, largestRank, ownRank, ranksWithin } from "./ranks.ts";
+import { type Budget, type Choice, isShort, largestRank, ownRank, ranksWithin } from "./ranks.ts";
 import { type Piece, type Replacement, rewritten } from "./rewrite.ts";
-import { factorsOf, normOnData, productOf, type Spectrum, spectrumOf, type Weight, whitening } from "./spectrum.ts";
+import { leastSide, runtimeNormOnData, runtimeSpectrum } from "./runtime-spectrum.ts";
+import {
+  factorsOf,
+  normOnData,
+  productOf,
+  ridged,
+  type Spectrum,
+  spectrumOf,
+  type Weight,
+  whitening,
+} from "./spectrum.ts";
 
 export interface Change {
   readonly before: number;
@@ -52,6 +62,15 @@ export interface Compressed {
   readonly parameters: Change;
   /** Of all weights and constants of the model. */
   readonly bytes: Change;
+  /** The same with a part of it done: what each layer, or each of the two ways, costs by itself. */
+  readonly variant: (choice: Variant) => Model;
+}
+
+export interface Variant {
+  /** Only these layers are changed; default all. */
+  readonly only?: readonly string[];
+  /** Whether weights are stored in fewer bits, where that was asked for; default true. */
+  readonly quantized?: boolean;
 }
 
 /**
@@ -66,7 +85,10 @@ export interface Compressed {
 export function compress(model: Model, options: CompressOptions): Compressed {
   checkOptions(options);
   const ready = prepared(model, options);
-  return finish(model, ready, chosenLayers(ready, options), options, new Map());
+  const steps = finish(model, ready, chosenLayers(ready, options), options, new Map());
+  let next = steps.next();
+  while (!next.done) next = steps.next(answered(next.value));
+  return next.value;
 }
 
 export interface CompressWithOptions extends CompressOptions, SessionOptions {}
@@ -74,20 +96,56 @@ export interface CompressWithOptions extends CompressOptions, SessionOptions {}
 /**
  * `compress`, with the data that the model is for: of all layers of a rank, each is the one whose results on the batches are
  * nearest to the original's (Wang et al. 2024, arXiv:2403.07378); energy, error and size count what the data shows. Some hundred
- * rows are enough; labels are not needed.
+ * rows are enough; labels are not needed. Without batches (null) it is `compress` with the products of large layers on the
+ * runtime: at 4096 x 4096 minutes become seconds, and errors are up to one per cent above the least ones.
  *
  * @throws LowrankError as `compress`; "data" for no batches or values that are not finite.
  * @example
  * const { model: small } = await compressWith(model, batches.slice(0, 8), { rank: 64 });
  */
-export async function compressWith(model: Model, samples: Samples, options: CompressWithOptions): Promise<Compressed> {
+export async function compressWith(
+  model: Model,
+  samples: Samples | null,
+  options: CompressWithOptions,
+): Promise<Compressed> {
   checkOptions(options);
   const ready = prepared(model, options);
   const layers = chosenLayers(ready, options);
   const readable = layers.filter(({ weight }) => weight !== null).map(({ site }) => site);
   const { device, threads } = options;
   const session = { ...(device !== undefined && { device }), ...(threads !== undefined && { threads }) };
-  return finish(model, ready, layers, options, await inputMoments(ready, readable, samples, session));
+  const moments = samples === null ? new Map<Site, Matrix>() : await inputMoments(ready, readable, samples, session);
+  const steps = finish(model, ready, layers, options, moments);
+  let next = steps.next();
+  while (!next.done) next = steps.next(await answeredByRuntime(next.value, session));
+  return next.value;
+}
+
+/** What is asked for on the way: it is computed at once, or by the runtime, which promises it. */
+type Question =
+  | {
+      readonly what: "spectrum";
+      readonly weight: Weight;
+      /** Triplets that are wanted, and how many may be of use in the end: what is computed whole gives these. */
+      readonly count: number;
+      readonly most: number;
+      readonly moments: Matrix | undefined;
+    }
+  | { readonly what: "norm on data"; readonly weight: Weight; readonly moments: Matrix };
+type Answer = Spectrum | number;
+type Steps<T> = Generator<Question, T, Answer>;
+
+function answered(question: Question): Answer {
+  const { weight, moments } = question;
+  if (question.what === "norm on data") return normOnData(weight, question.moments);
+  return spectrumOf(weight, question.most, moments && whitening(ridged(moments)));
+}
+
+async function answeredByRuntime(question: Question, session: SessionOptions): Promise<Answer> {
+  const { weight, moments } = question;
+  if (Math.min(weight.out, weight.into) < leastSide) return answered(question);
+  if (question.what === "norm on data") return runtimeNormOnData(weight, question.moments, session);
+  return runtimeSpectrum(weight, question.count, moments && ridged(moments), session);
 }
 
 /** DequantizeLinear has an axis since operator set 13. */
@@ -95,17 +153,23 @@ function prepared(model: Model, { quantize }: CompressOptions): Model {
   return quantize === "int8" && (model.opsets.get("") ?? 0) < 13 ? upgradeModel(model) : model;
 }
 
-function finish(
+function* finish(
   original: Model,
   model: Model,
   layers: readonly Layer[],
   options: CompressOptions,
   moments: ReadonlyMap<Site, Matrix>,
-): Compressed {
-  const plans = planOf(model, layers, options, moments);
-  const done = plans.map((plan) => apply(plan, options, moments.get(plan.layer.site)));
+): Steps<Compressed> {
+  const plans = yield* planOf(model, layers, options, moments);
+  const done: Done[] = [];
+  for (const plan of plans) done.push(yield* apply(plan, options, moments.get(plan.layer.site)));
   const replacements = done.flatMap(({ replacement }) => (replacement === null ? [] : [replacement]));
-  const small = replacements.length === 0 ? original : rewritten(model, replacements);
+  const variant = ({ only, quantized = true }: Variant): Model => {
+    const chosen = replacements.filter(({ site }) => only?.includes(site.modulePath) ?? true);
+    const made = quantized ? chosen : chosen.flatMap(inFloats);
+    return made.length === 0 ? original : rewritten(model, made);
+  };
+  const small = variant({});
   const parameters = (part: "before" | "after"): number =>
     done.reduce((sum, { report }) => sum + report.parameters[part], 0);
   const before = floatsIn(original);
@@ -114,7 +178,13 @@ function finish(
     layers: done.map(({ report }) => report),
     parameters: { before, after: before - parameters("before") + parameters("after") },
     bytes: { before: weightBytes(original), after: weightBytes(small) },
+    variant,
   };
+}
+
+/** Factors as they are before they are quantized; a layer of one piece is then as it was. */
+function inFloats({ site, pieces }: Replacement): Replacement[] {
+  return pieces.length === 1 ? [] : [{ site, pieces: pieces.map((piece) => ({ ...piece, quantized: null })) }];
 }
 
 /** A layer and what shall become of it. */
@@ -125,25 +195,31 @@ interface Plan {
   readonly reason: string | null;
 }
 
-function planOf(
+function* planOf(
   model: Model,
   layers: readonly Layer[],
   options: CompressOptions,
   moments: ReadonlyMap<Site, Matrix>,
-): Plan[] {
+): Steps<Plan[]> {
   const isFactorizing = [options.rank, options.energy, options.error, options.size].some(
     (value) => value !== undefined,
   );
-  const candidates = layers.flatMap((layer): { layer: Layer; choice: Choice }[] => {
-    if (!isFactorizing || layer.weight === null || wouldNotShrink(layer, options.rank ?? 1) !== null) return [];
-    return [{ layer, choice: choiceOf(layer, layer.weight, options, moments.get(layer.site)) }];
-  });
-  const choices = candidates.map(({ choice }) => choice);
-  const ranks =
-    options.size === undefined
-      ? choices.map((choice) => ownRank(choice, options))
-      : ranksWithin(choices, budgetFor(model, layers, choices, options));
-  const found = new Map(candidates.map(({ layer, choice }, index) => [layer, { choice, rank: ranks[index]! }]));
+  const candidates = layers.filter(
+    (layer) => isFactorizing && layer.weight !== null && wouldNotShrink(layer, options.rank ?? 1) === null,
+  );
+  const choices: Choice[] = [];
+  for (const layer of candidates) {
+    choices.push(yield* choiceOf(layer, firstCount(layer, options), options, moments.get(layer.site)));
+  }
+  let ranks = ranksOf(model, layers, choices, options);
+  // Spectra are computed as far as they are needed.
+  for (let at = shortOf(choices, ranks); at >= 0 && options.rank === undefined; at = shortOf(choices, ranks)) {
+    const layer = candidates[at]!;
+    const count = Math.min(2 * choices[at]!.spectrum.s.length, mostCount(layer));
+    choices[at] = yield* choiceOf(layer, count, options, moments.get(layer.site));
+    ranks = ranksOf(model, layers, choices, options);
+  }
+  const found = new Map(candidates.map((layer, at) => [layer, { choice: choices[at]!, rank: ranks[at]! }]));
   return layers.map((layer): Plan => {
     const chosen = found.get(layer);
     const whole = { layer, rank: null, spectrum: null };
@@ -156,14 +232,43 @@ function planOf(
   });
 }
 
-function choiceOf(layer: Layer, weight: Weight, options: CompressOptions, moments: Matrix | undefined): Choice {
+function ranksOf(
+  model: Model,
+  layers: readonly Layer[],
+  choices: readonly Choice[],
+  options: CompressOptions,
+): readonly (number | null)[] {
+  if (options.size === undefined) return choices.map((choice) => ownRank(choice, options));
+  return ranksWithin(choices, budgetFor(model, layers, choices, options));
+}
+
+function shortOf(choices: readonly Choice[], ranks: readonly (number | null)[]): number {
+  return choices.findIndex((choice, at) => isShort(choice, ranks[at]!));
+}
+
+/** Ranks beyond it do not make a layer smaller. */
+function mostCount({ site: { outFeatures, inFeatures } }: Layer): number {
+  return largestRank(outFeatures, inFeatures);
+}
+
+/** How many triplets to begin with: of a large layer, some more than its share of the size would allow. */
+function firstCount(layer: Layer, { rank, size }: CompressOptions): number {
+  if (rank !== undefined) return rank;
+  const { outFeatures, inFeatures } = layer.site;
+  if (Math.min(outFeatures, inFeatures) < leastSide) return mostCount(layer);
+  return Math.ceil(mostCount(layer) * Math.min(1, size === undefined ? 1 / 8 : 1.25 * size));
+}
+
+function* choiceOf(layer: Layer, count: number, options: CompressOptions, moments: Matrix | undefined): Steps<Choice> {
+  const weight = layer.weight!;
   const { out, into } = weight;
-  const factor = moments && whitening(moments);
+  const most = options.rank ?? mostCount(layer);
+  const spectrum = (yield { what: "spectrum", weight, count, most, moments }) as Spectrum;
   return {
     path: layer.site.modulePath,
     out,
     into,
-    spectrum: spectrumOf(weight, options.rank ?? largestRank(out, into), factor),
+    spectrum,
     cost: (rank) => costOf(layer, rank, options),
   };
 }
@@ -213,7 +318,11 @@ interface Done {
   readonly report: CompressedLayer;
 }
 
-function apply({ layer, rank, spectrum, reason }: Plan, options: CompressOptions, moments: Matrix | undefined): Done {
+function* apply(
+  { layer, rank, spectrum, reason }: Plan,
+  options: CompressOptions,
+  moments: Matrix | undefined,
+): Steps<Done> {
   const { site, weight, storedType } = layer;
   const { modulePath, inFeatures, outFeatures } = site;
   const { quantize } = options;
@@ -256,29 +365,28 @@ function apply({ layer, rank, spectrum, reason }: Plan, options: CompressOptions
       parameters: { before: whole, after },
       bytes: { before: size, after: bytes },
       operations: { before: 2 * whole, after: 2 * after },
-      ...errorsOf(weight, pieces, moments),
+      ...(yield* errorsOf(weight, pieces, moments)),
     },
   };
 }
 
 /** How far the product of the pieces, as they are stored, is from the weight. */
-function errorsOf(
+function* errorsOf(
   weight: Weight,
   pieces: readonly Piece[],
   moments: Matrix | undefined,
-): Pick<CompressedLayer, "relativeError" | "dataError"> {
+): Steps<Pick<CompressedLayer, "relativeError" | "dataError">> {
   const [first, last] = pieces.map((piece) => piece.quantized?.values ?? piece.weight.values);
   const r = pieces[0]!.weight.out;
   const product = last === undefined ? first! : productOf({ r, a: first!, b: last }, weight);
   const lost = Float32Array.from(weight.values, (value, index) => value - product[index]!);
   const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
-  return {
-    relativeError: share(norm(Float64Array.from(lost)), norm(Float64Array.from(weight.values))),
-    dataError:
-      moments === undefined
-        ? null
-        : share(normOnData({ ...weight, values: lost }, moments), normOnData(weight, moments)),
-  };
+  const relativeError = share(norm(Float64Array.from(lost)), norm(Float64Array.from(weight.values)));
+  if (moments === undefined) return { relativeError, dataError: null };
+  const what = "norm on data";
+  const part = (yield { what, weight: { ...weight, values: lost }, moments }) as number;
+  const whole = (yield { what, weight, moments }) as number;
+  return { relativeError, dataError: share(part, whole) };
 }
 
 /** Bytes of everything that a model stores and uses. */

@@ -64,6 +64,12 @@ export function ranksWithin(choices: readonly Choice[], { budget, whole, size }:
   }
 }
 
+/** Whether a rank might have been larger, had more of the spectrum been known. */
+export function isShort({ spectrum, out, into }: Choice, rank: number | null): boolean {
+  const known = spectrum.s.length;
+  return !spectrum.isComplete && known < largestRank(out, into) && rank !== null && rank >= known;
+}
+
 /** A share of the squared norm that is rounding. */
 const nothing = 1e-13;
 
@@ -92,6 +98,8 @@ function nextStep(choice: Choice, rank: number | null): Step | null {
   const more = rank + 1;
   const before = errorAt(spectrum, rank) ** 2;
   if (before < nothing) return null;
+  // What the next rank would save is not known yet: see `isShort`.
+  if (rank >= spectrum.s.length && !spectrum.isComplete && more <= largestRank(out, into)) return null;
   const fits = more <= Math.min(largestRank(out, into), spectrum.s.length) && choice.cost(more) < choice.cost(null);
   const next = fits ? more : null;
   const cost = choice.cost(next) - choice.cost(rank);

@@ -24,6 +24,8 @@ export interface Spectrum {
   readonly whole: number;
   /** [k, out], orthonormal rows. */
   readonly u: Matrix;
+  /** Whether the matrix has no more values than these. */
+  readonly isComplete: boolean;
 }
 
 /** B [out, r] and A [r, in]. */
@@ -44,7 +46,7 @@ export function spectrumOf(weight: Weight, count: number, factor?: Matrix): Spec
   const side = Math.min(out, into);
   if (count <= side * fewOf) {
     const { u, s } = truncatedSvd(denseMap(out, into, values), count);
-    return { s, whole, u: transposed(u) };
+    return { s, whole, u: transposed(u), isComplete: count >= side };
   }
   return fromGram({ out, into, values }, Math.min(count, side), whole);
 }
@@ -59,10 +61,11 @@ function fromGram(m: Weight, count: number, whole: number): Spectrum {
   const s = Float64Array.from(values.subarray(0, count), (value) => Math.sqrt(Math.max(0, value)));
   const used = Math.max(1, s.findLastIndex((value) => value > s[0]! * 1e-7) + 1);
   const first = firstRows(vectors, used);
-  if (!isTall) return { s: s.slice(0, used), whole, u: first };
+  const isComplete = used < s.length || count === Math.min(out, into);
+  if (!isTall) return { s: s.slice(0, used), whole, u: first, isComplete };
   // M v is s u; made orthonormal once more, since small values lose it.
   const { q } = qr(transposed(denseMap(out, into, m.values).apply(first)));
-  return { s: s.slice(0, used), whole, u: transposed(q) };
+  return { s: s.slice(0, used), whole, u: transposed(q), isComplete };
 }
 
 /** The best approximation of rank r (of fewer, where the spectrum has no more): B = U_r, A = U_r^T W, rounded once. */
@@ -85,20 +88,24 @@ export function errorAt({ s, whole }: Spectrum, rank: number): number {
 }
 
 /**
- * The lower triangle S with S S^T = C + ridge * mean diagonal * I: Cholesky (Golub and Van Loan, algorithm 4.2.1). The ridge
- * keeps directions that the sample does not show, and rounding, from making it singular.
+ * C + 1e-4 mean diagonal I: the ridge keeps directions that the sample does not show, and rounding, from making it singular.
  */
-export function whitening({ rows: n, data }: Matrix, ridge = 1e-4): Matrix {
+export function ridged({ rows: n, data }: Matrix): Matrix {
   let trace = 0;
   for (let i = 0; i < n; i++) trace += data[i * n + i]!;
-  const added = trace > 0 ? (ridge * trace) / n : 1;
+  const added = trace > 0 ? (1e-4 * trace) / n : 1;
+  return { rows: n, columns: n, data: data.map((value, at) => (at % (n + 1) === 0 ? value + added : value)) };
+}
+
+/** The lower triangle S with S S^T = C, of which the ridge is a part: Cholesky (Golub and Van Loan, algorithm 4.2.1). */
+export function whitening({ rows: n, data }: Matrix): Matrix {
   const s = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
     const row = s.subarray(i * n, (i + 1) * n);
     for (let j = 0; j <= i; j++) {
       const above = s.subarray(j * n, j * n + j);
       const rest = data[i * n + j]! - dot(row.subarray(0, j), above);
-      row[j] = j < i ? rest / s[j * n + j]! : Math.sqrt(rest + added);
+      row[j] = j < i ? rest / s[j * n + j]! : Math.sqrt(rest);
     }
   }
   return { rows: n, columns: n, data: s };

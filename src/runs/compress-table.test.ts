@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { formatCompression } from "./compress-table.ts";
+import { formatCompression, formatSteps } from "./compress-table.ts";
 
 it("tells what became of each layer, and why some are whole", () => {
   const text = formatCompression({
@@ -45,4 +45,21 @@ it("tells what became of each layer, and why some are whole", () => {
     "",
     "fc2: rank 64 would not shrink it: 10 x 10 is smaller from rank 4 down",
   ]);
+});
+
+it("tells what each step came to", () => {
+  const steps = [
+    { name: "original", bytes: 11_228_640, measure: { loss: 0.214, accuracy: 0.9412 } },
+    { name: "factorized", bytes: 3_996_750, measure: { loss: 0.2133, accuracy: 0.9422 } },
+  ];
+  expect(formatSteps(steps, false).split("\n")).toEqual([
+    "Model       File bytes  Of the original    Loss  Accuracy",
+    "---------------------------------------------------------",
+    "original    11,228,640          100.0 %  0.2140   94.12 %",
+    "factorized   3,996,750           35.6 %  0.2133   94.22 %",
+  ]);
+  expect(formatSteps(steps, true)).toContain("Agreement with the original");
+  expect(formatSteps([{ name: "original", bytes: 10, measure: null }], null).split("\n")[0]).toBe(
+    "Model     File bytes  Of the original",
+  );
 });

@@ -19,6 +19,7 @@ import { createSession } from "../train/infer.ts";
 import type { Batches } from "../train/train.ts";
 import { type History, train, trainAll } from "../train/train.ts";
 import { epochBatches, mixedBatches, range } from "./batches.ts";
+import { compressionCurve } from "./compression.ts";
 import type { StudyContext } from "./context.ts";
 import {
   confusionOf,
@@ -79,6 +80,7 @@ export async function runHead(head: Head, prefix: string, context: StudyContext)
 
   const readings = await readAll(adapted, merged, tuned.adapter, replayed?.adapter ?? null, context);
   const proofs = await prove(base, adapted, tuned.adapter, files.base, context);
+  const compression = head === "linear" ? await compressionCurve(base.model, context) : null;
   const labels = context.test.labels;
   const result: HeadSummary = {
     parameters,
@@ -97,11 +99,13 @@ export async function runHead(head: Head, prefix: string, context: StudyContext)
     frozenWeightsUnchanged: proofs.unchanged,
     effectiveWeightMatches: { maxAbsDiff: proofs.effectiveError },
     mergedMatchesEnabled: { maxAbsDiff: largestDifference(readings.merged, readings.enabled) },
+    compression,
     files,
     seconds: (performance.now() - begun) / 1000,
   };
   tell.proofs(voice, result);
   tell.comparison(voice, result, labels);
+  if (compression !== null) tell.compression(voice, base, compression);
   context.recordEvaluation(`${head}/enabled`, result.enabled);
   context.recordEvaluation(`${head}/disabled`, result.disabled);
   if (result.replay) context.recordEvaluation(`${head}/replay`, result.replay);

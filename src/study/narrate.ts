@@ -8,7 +8,7 @@ import { formatCount, formatDuration, formatPercent, formatTable } from "../runs
 import type { BaseRun } from "./head.ts";
 import { studyNetwork } from "./network.ts";
 import type { StudyOptions } from "./options.ts";
-import type { DeadOutput, Evaluation, Head, HeadSummary, LayerRow, StudySummary } from "./result.ts";
+import type { CompressionPoint, DeadOutput, Evaluation, Head, HeadSummary, LayerRow, StudySummary } from "./result.ts";
 import type { Voice } from "./voice.ts";
 
 const headNames: Readonly<Record<Head, string>> = {
@@ -198,6 +198,37 @@ function wrongTable(rows: readonly (readonly [string, Evaluation])[], digit: num
       { header: "accuracy", align: "right" },
     ],
     rows.map(([name, { wrong, accuracy }]) => [name, ...wrong.map(formatCount), accuracy.toFixed(4)]),
+  );
+}
+
+/** Size against accuracy of the base. */
+export function compression(voice: Voice, base: BaseRun, points: readonly CompressionPoint[]): void {
+  const row = (name: string, bytes: number, accuracy: number): string[] => [
+    name,
+    formatCount(bytes),
+    formatPercent(bytes / base.bytes),
+    accuracy.toFixed(4),
+  ];
+  const nameOf = ({ rank, weighedWithData, quantized }: CompressionPoint): string =>
+    [rank === null ? null : `fc2 at rank ${rank}${weighedWithData ? ", on data" : ""}`, quantized]
+      .filter((part) => part !== null)
+      .join(", ");
+  const right = "right" as const;
+  voice.say();
+  voice.say("The base made smaller, without any training: its largest layer as two thin ones, weights in fewer bits");
+  voice.say(
+    formatTable(
+      [
+        { header: "model" },
+        { header: "bytes", align: right },
+        { header: "of the base", align: right },
+        { header: "accuracy", align: right },
+      ],
+      [
+        row("base", base.bytes, base.evaluation.accuracy),
+        ...points.map((point) => row(nameOf(point), point.bytes, point.accuracy)),
+      ],
+    ),
   );
 }
 

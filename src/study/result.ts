@@ -29,6 +29,18 @@ export interface DeadOutput {
   images: number;
 }
 
+/** The base, made smaller without training. */
+export interface CompressionPoint {
+  /** Of the largest layer, as two thin ones; null where it is whole. */
+  rank: number | null;
+  /** Whether the two are the nearest on training images, rather than of all weights of the rank. */
+  weighedWithData: boolean;
+  quantized: "int8" | "int4" | null;
+  /** Of the file. */
+  bytes: number;
+  accuracy: number;
+}
+
 /** One head's part of summary.json. */
 export interface HeadSummary {
   parameters: { base: number; lora: number; total: number; percent: number };
@@ -48,6 +60,8 @@ export interface HeadSummary {
   /** The largest difference between the effective weight and W + (alpha / rank) B A, over all layers. */
   effectiveWeightMatches: { maxAbsDiff: number };
   mergedMatchesEnabled: { maxAbsDiff: number };
+  /** Size against accuracy; of the network with the linear head. */
+  compression: CompressionPoint[] | null;
   /** Paths below the run folder. */
   files: { base: string; adapter: string; replayAdapter: string | null; merged: string };
   seconds: number;

@@ -6,7 +6,7 @@ import { type Tensor, tensor } from "../tensor.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { DataSource } from "./data-source.ts";
 import { causalLm, crossEntropy, type Loss, meanSquaredError } from "./losses.ts";
-import { accuracy } from "./metrics.ts";
+import { accuracy, agreement } from "./metrics.ts";
 import { sgd } from "./optimizers.ts";
 import { constant, plateau } from "./schedules.ts";
 import type { Batch } from "./step.ts";
@@ -217,6 +217,17 @@ describe("evaluation", () => {
     const labels = tensor("int64", [2, 2], BigInt64Array.of(1n, 1n, -100n, 0n));
     const batch = { inputs: {}, labels };
     expect(accuracy()(new Map([["y", scores]]), batch)).toEqual({ sum: 2, count: 3 });
+    const teacher = {
+      inputs: {},
+      labels: tensor(
+        "float32",
+        scores.dims,
+        scores.data.map((score) => -score),
+      ),
+    };
+    expect(agreement()(new Map([["y", scores]]), { ...teacher, labels: scores })).toEqual({ sum: 4, count: 4 });
+    expect(agreement()(new Map([["y", scores]]), teacher).sum).toBeLessThan(4);
+    expect(() => agreement({ output: "z" })(new Map([["y", scores]]), teacher)).toThrow("got no output z");
     // Shifted: score [0, 0] = 1 against label [0, 1] = 1, score [1, 0] = 1 against label [1, 1] = 0.
     expect(accuracy({ shifted: true })(new Map([["y", scores]]), batch)).toEqual({ sum: 1, count: 2 });
     expect(() => accuracy({ output: "z" })(new Map([["y", scores]]), batch)).toThrow("no output z");

@@ -53,6 +53,32 @@ export function accuracy(options: AccuracyOptions = {}): Metric {
   };
 }
 
+/**
+ * The share of rows whose largest score stands where the teacher's does. Labels, the teacher's scores, and scores are
+ * float32 [..., classes].
+ *
+ * @throws LowrankError "data" when the two differ in shape.
+ * @example
+ * const evaluation = { sets: { target: taught }, metrics: { agreement: agreement() } };
+ */
+export function agreement({ output }: Pick<AccuracyOptions, "output"> = {}): Metric {
+  return (outputs, { labels }) => {
+    const scores = output === undefined ? [...outputs.values()][0] : outputs.get(output);
+    if (scores === undefined || scores.dims.join() !== labels.dims.join()) {
+      const got = scores === undefined ? `no output ${output}` : `[${scores.dims}]`;
+      throw new LowrankError("data", `agreement: expected scores [${labels.dims}] as the teacher's are, got ${got}`);
+    }
+    const classes = labels.dims.at(-1) ?? 1;
+    const count = labels.data.length / classes;
+    let sum = 0;
+    for (let row = 0; row < count; row++) {
+      const [own, wanted] = [scores, labels].map(({ data }) => indexOfLargest(data, row * classes, classes));
+      if (own === wanted) sum++;
+    }
+    return { sum, count };
+  };
+}
+
 function indexOfLargest(values: Tensor["data"], start: number, count: number): number {
   let best = 0;
   for (let i = 1; i < count; i++) if (values[start + i]! > values[start + best]!) best = i;

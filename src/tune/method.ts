@@ -7,12 +7,13 @@ import {
   binaryCrossEntropy,
   causalLm,
   crossEntropy,
+  distillation,
   huber,
   type Loss,
   meanAbsoluteError,
   meanSquaredError,
 } from "../train/losses.ts";
-import { accuracy, type Metric } from "../train/metrics.ts";
+import { accuracy, agreement, type Metric } from "../train/metrics.ts";
 import { adafactor, adam, adamw, lion, type Optimizer, sgd } from "../train/optimizers.ts";
 import {
   constant,
@@ -26,15 +27,18 @@ import {
 } from "../train/schedules.ts";
 import type { RunOptions, Verb } from "./option-table.ts";
 
-export type LossName = Exclude<RunOptions["loss"], "auto">;
+export type LossName = Exclude<RunOptions["loss"], "auto"> | "distillation";
 
 /** What the labels of the data are, as far as a loss depends on it. */
 export type LabelKind = "tokens" | "classes" | "numbers";
 
 /** The loss that "auto" stands for. */
-export function chooseLoss(options: RunOptions, labels: LabelKind): LossName {
+export function chooseLoss(options: RunOptions, labels: LabelKind | "none"): LossName {
+  if (options.teacher !== null) return "distillation";
   if (options.loss !== "auto") return options.loss;
-  return labels === "tokens" ? "causal_lm" : labels === "classes" ? "cross_entropy" : "mse";
+  if (labels === "tokens") return "causal_lm";
+  // Where there are none, the data room says what is missing.
+  return labels === "numbers" ? "mse" : "cross_entropy";
 }
 
 /** Whether a loss has classes, and so an accuracy. */
@@ -66,11 +70,14 @@ export function makeLoss(name: LossName, options: RunOptions): Loss {
       return meanAbsoluteError(output);
     case "huber":
       return huber(output);
+    case "distillation":
+      return distillation({ ...output, temperature: options.teacherTemperature });
   }
 }
 
 /** What is measured beside the loss. */
 export function makeMetrics(name: LossName, { output }: RunOptions): Record<string, Metric> {
+  if (name === "distillation") return { agreement: agreement(output === null ? {} : { output }) };
   if (!hasClasses(name)) return {};
   return { accuracy: accuracy({ shifted: name === "causal_lm", ...(output !== null && { output }) }) };
 }

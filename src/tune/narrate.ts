@@ -39,7 +39,7 @@ export function plan(voice: Voice, prepared: Prepared): void {
   const told = data.matches.map(({ input, shape }) => `${input} [${shape.join(", ")}]`);
   voice.say(`A batch: ${told.slice(0, -1).join(", ")}, labels ${told.at(-1)!.replace(/^labels /, "")}.`);
   voice.say(
-    `Loss: ${data.loss}${options.loss === "auto" ? " (chosen by the labels)" : ""}. Optimizer: ${options.optimizer}, learning rate ${learningRate}${options.learningRate === null ? " (default)" : ""}, ${options.schedule}.`,
+    `Loss: ${data.loss}${lossNote(options)}. Optimizer: ${options.optimizer}, learning rate ${learningRate}${options.learningRate === null ? " (default)" : ""}, ${options.schedule}.`,
   );
   voice.say(
     `Steps: ${formatCount(steps)}, ${formatCount(stepsPerEpoch)} in a pass, batches of ${formatCount(options.batchSize)}${options.accumulate > 1 ? ` x ${options.accumulate}` : ""}. Seed ${options.seed}.`,
@@ -56,6 +56,11 @@ export function prefix(voice: Voice, plan: PrefixPlan): void {
   voice.say(
     `Frozen prefix: ${formatCount(nodes)} of ${formatCount(allNodes)} nodes run once for each row; of each, ${formatBytes(bytesPerExample)} are kept (${formatBytes(bytes)} in all, ${place === "disk" ? "on the disk" : `in ${place}`}).`,
   );
+}
+
+function lossNote({ loss, teacher }: Prepared["options"]): string {
+  if (teacher !== null) return ` (from the outputs of ${teacher})`;
+  return loss === "auto" ? " (chosen by the labels)" : "";
 }
 
 export function evaluation(voice: Voice, step: number, values: Readonly<Record<string, number>>, best: boolean): void {
@@ -97,5 +102,5 @@ export function conclusion(voice: Voice, result: RunSummary, folder: string): vo
 }
 
 function formatMetric(name: string, value: number): string {
-  return name.endsWith("/accuracy") ? formatPercent(value, 2) : value.toPrecision(4);
+  return /\/(accuracy|agreement)$/.test(name) ? formatPercent(value, 2) : value.toPrecision(4);
 }

@@ -3,7 +3,8 @@
 // the rest.
 
 /** The verbs that share these options. */
-export type Verb = "tune" | "pretrain" | "eval" | "predict";
+export type Verb = "tune" | "pretrain" | "eval" | "predict" | "compress";
+/** Those whose options a configuration file may hold; compress has options of its own beside these. */
 export const verbs: readonly Verb[] = ["tune", "pretrain", "eval", "predict"];
 
 /** The values of all options; null: none, or decided from the model and the data. What each means: its row below. */
@@ -42,6 +43,8 @@ export interface RunOptions {
   readonly pooling: "cls" | "mean" | "last";
   readonly loraPlusRatio: number | null;
   readonly layers: readonly number[] | null;
+  readonly teacher: string | null;
+  readonly teacherTemperature: number;
   readonly loss: "auto" | "cross_entropy" | "causal_lm" | "bce" | "mse" | "mae" | "huber";
   readonly output: string | null;
   readonly labelSmoothing: number;
@@ -134,9 +137,13 @@ export type OptionRow =
 export const groups = ["Data", "Adapter", "Loss", "Training", "Evaluation", "Output", "Text generation"] as const;
 export type Group = (typeof groups)[number];
 
+const every: readonly Verb[] = [...verbs, "compress"];
 const train: readonly Verb[] = ["tune", "pretrain"];
 const tune: readonly Verb[] = ["tune"];
 const measured: readonly Verb[] = ["tune", "pretrain", "eval"];
+/** `compress --recover` tunes. */
+const recovery: readonly Verb[] = [...tune, "compress"];
+const trainOrRecovery: readonly Verb[] = [...train, "compress"];
 
 /** Rows of one group, for these verbs unless they say others. */
 const of =
@@ -147,12 +154,12 @@ const of =
     ...row,
   });
 
-const data = of("Data", verbs);
+const data = of("Data", every);
 const adapter = of("Adapter", tune);
 const loss = of("Loss", measured);
 const training = of("Training", train);
 const evaluation = of("Evaluation", train);
-const output = of("Output", verbs);
+const output = of("Output", every);
 const generation = of("Text generation", ["predict"]);
 
 /** In the order of the help. */
@@ -174,7 +181,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "texts",
     default: null,
     value: "file",
-    verbs: train,
+    verbs: trainOrRecovery,
     about: "data to evaluate on; without it a share of the data is held out (--split)",
   }),
   retainedData: data({
@@ -189,7 +196,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: 0.1,
     from: 0,
     to: 0.9,
-    verbs: train,
+    verbs: trainOrRecovery,
     about:
       "share of the data that is held out for evaluation when --eval-data names none; chosen by a hash of each row",
   }),
@@ -253,12 +260,13 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     about: "count the prompt's tokens in the loss as well; by default only the completion's",
   }),
 
-  r: adapter({ kind: "integer", default: 8, from: 1, to: 4096, about: "rank of A and B" }),
+  r: adapter({ kind: "integer", default: 8, from: 1, to: 4096, verbs: recovery, about: "rank of A and B" }),
   loraAlpha: adapter({
     kind: "number",
     default: null,
     from: 0,
     open: true,
+    verbs: recovery,
     about: "the update is scaled by alpha / r (default: 2 r, as the QLoRA and PEFT guides have it)",
   }),
   targetModules: adapter({
@@ -322,17 +330,33 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     about: "instead of a model: a network of linear layers with ReLU between them, such as 784,1000,2000,10",
   }),
 
+  teacher: loss({
+    kind: "text",
+    default: null,
+    value: "file",
+    verbs: tune,
+    about: "learn the outputs of this model instead of labels, which are not read (distillation; Hinton et al. 2015)",
+  }),
+  teacherTemperature: loss({
+    kind: "number",
+    default: 1,
+    from: 0,
+    open: true,
+    verbs: recovery,
+    about: "what the logits of model and --teacher are divided by",
+  }),
   loss: loss({
     kind: "choice",
     default: "auto",
     choices: ["auto", "cross_entropy", "causal_lm", "bce", "mse", "mae", "huber"],
+    verbs: [...measured, "compress"],
     about: "auto: causal_lm for token outputs with text, cross_entropy for whole-number labels, mse for others",
   }),
   output: loss({
     kind: "text",
     default: null,
     value: "name",
-    verbs,
+    verbs: every,
     about: "the model's output that is meant (default: its first)",
   }),
   labelSmoothing: loss({
@@ -355,6 +379,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: null,
     from: 0,
     open: true,
+    verbs: trainOrRecovery,
     about:
       "default 1e-3 for adapters, ten times that of full training, which Schulman et al. 2025 found best for any model; 1e-4 for lion and a tenth of each for pretrain",
   }),
@@ -369,6 +394,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "choice",
     default: "linear",
     choices: ["constant", "linear", "cosine", "one-cycle", "plateau"],
+    verbs: trainOrRecovery,
     about: "how the learning rate goes on after the warm-up",
   }),
   warmup: training({
@@ -381,7 +407,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "integer",
     default: 32,
     from: 1,
-    verbs,
+    verbs: every,
     about: "examples in a batch; LoRA gains nothing from very large ones",
   }),
   accumulate: training({
@@ -390,8 +416,21 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     from: 1,
     about: "batches whose gradients are summed for one step",
   }),
-  epochs: training({ kind: "number", default: 3, from: 0, open: true, about: "passes over the data" }),
-  steps: training({ kind: "integer", default: null, from: 1, about: "instead of epochs: how many steps" }),
+  epochs: training({
+    kind: "number",
+    default: 3,
+    from: 0,
+    open: true,
+    verbs: trainOrRecovery,
+    about: "passes over the data",
+  }),
+  steps: training({
+    kind: "integer",
+    default: null,
+    from: 1,
+    verbs: trainOrRecovery,
+    about: "instead of epochs: how many steps",
+  }),
   clip: training({ kind: "number", default: 1, from: 0, about: "largest norm of all gradients together; 0: none" }),
   precision: training({
     kind: "choice",
@@ -406,7 +445,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     to: 0.99999,
     about: "keep an exponential moving average of the weights with this decay, and save that",
   }),
-  seed: training({ kind: "integer", default: 0, from: 0, verbs, about: "of all that is random" }),
+  seed: training({ kind: "integer", default: 0, from: 0, verbs: every, about: "of all that is random" }),
   resume: training({
     kind: "flag",
     default: false,

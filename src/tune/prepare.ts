@@ -30,6 +30,7 @@ import { linearNetwork } from "./network.ts";
 import type { RunOptions, Verb } from "./option-table.ts";
 import { checkValues, openRunData, type RunData } from "./run-data.ts";
 import { runSession } from "./run-session.ts";
+import { openTeacher } from "./teacher.ts";
 import type { Voice } from "./voice.ts";
 
 /** Verbs that train. */
@@ -70,11 +71,13 @@ export async function prepare(
   const session = await runSession(options, (text) => voice.say(text));
   const model = await openModel(options);
   outputShape(model, options);
+  const { teacher, output } = options;
   const data = await openRunData({
     model,
     options,
     voice,
     signal,
+    ...(teacher !== null && { teacher: openTeacher(await loadModel(teacher), { output, session }) }),
     chooseLoss: (labels) => chooseLoss(options, labels),
   });
   try {
@@ -119,6 +122,8 @@ function missing(verb: TrainVerb, options: RunOptions): string[] {
   if (options.data === null) faults.push("--data: expected a file or folder, got none");
   if (options.resume && options.out === null)
     faults.push("--resume: expected --out, the folder of the run to go on with");
+  if (options.teacher !== null && options.loss !== "auto")
+    faults.push(`--loss: expected none beside --teacher, whose outputs are learnt, got ${options.loss}`);
   const held = options.evalData !== null || options.split > 0;
   if (!held) {
     const needs = "expected data to evaluate on, got --split 0; give --eval-data or a share above 0";

@@ -19,6 +19,7 @@ import { hashFiles } from "./hash-files.ts";
 import { labelsLike } from "./labels-like.ts";
 import { hasClasses, type LabelKind, type LossName, outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
+import type { Teacher } from "./teacher.ts";
 import type { Voice } from "./voice.ts";
 
 /** Batches of passes whose length is known. */
@@ -63,8 +64,10 @@ export interface DataRequest {
   readonly options: RunOptions;
   readonly voice: Voice;
   readonly signal: AbortSignal;
-  /** Decides for a loss, once it is known what the labels are. */
-  chooseLoss(labels: LabelKind): LossName;
+  /** Whose outputs are the labels of a distillation; it is closed with the data. */
+  readonly teacher?: Pick<Teacher, "taught" | "close">;
+  /** Decides for a loss, once it is known what the labels are; "none" where no column holds any. */
+  chooseLoss(labels: LabelKind | "none"): LossName;
 }
 
 /**
@@ -76,6 +79,7 @@ export async function openRunData(request: DataRequest): Promise<RunData> {
   const opened: Dataset[] = [];
   const close = async (): Promise<void> => {
     for (const dataset of opened) await dataset.close();
+    await request.teacher?.close();
   };
   const open = async (paths: readonly string[]): Promise<Dataset> => {
     if (request.signal.aborted) throw new LowrankError("aborted", "stopped on request; nothing was written");
@@ -92,7 +96,7 @@ export async function openRunData(request: DataRequest): Promise<RunData> {
 }
 
 async function sourcesOf(
-  { model, options, voice, chooseLoss }: DataRequest,
+  { model, options, voice, teacher, chooseLoss }: DataRequest,
   open: (paths: readonly string[]) => Promise<Dataset>,
 ): Promise<Omit<RunData, "sha256" | "close">> {
   const domain = domainOf(options);
@@ -117,7 +121,10 @@ async function sourcesOf(
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
   const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
-  const finish = (source: DataSource): Promise<RunSource> => sized(labelsLike(source, outputShape(model, options)));
+  const taught = (source: DataSource): DataSource =>
+    (loss === "distillation" ? teacher?.taught(source) : undefined) ?? source;
+  const finish = (source: DataSource): Promise<RunSource> =>
+    sized(taught(labelsLike(source, outputShape(model, options))));
   return {
     train: await finish(train),
     target: target && (await finish(target)),
@@ -129,7 +136,7 @@ async function sourcesOf(
       retained: retained?.examples ?? 0,
       skipped,
     },
-    matches: await matchesOf(main),
+    matches: await matchesOf(taught(main)),
     loss,
     labelNames: main.labels ?? names,
   };
@@ -166,10 +173,15 @@ async function textOptions(options: RunOptions, loss: LossName): Promise<TextOpt
 }
 
 /** What the first row's label is: a class wherever it is a name or a whole number and the model has several outputs. */
-async function labelKind(dataset: Dataset, model: Model, options: RunOptions, isText: boolean): Promise<LabelKind> {
+async function labelKind(
+  dataset: Dataset,
+  model: Model,
+  options: RunOptions,
+  isText: boolean,
+): Promise<LabelKind | "none"> {
   const label = labelColumn(dataset.columns, parseMap(options), []);
-  // Without labels, texts are their own; else the data room says what is missing.
-  if (label === null) return isText ? "tokens" : "classes";
+  // Without labels, texts are their own.
+  if (label === null) return isText ? "tokens" : "none";
   const { name } = dataset.columns[label]!;
   for await (const row of dataset.rows()) {
     const cell = row[name];
@@ -193,7 +205,7 @@ function sourceOptions(model: Model, options: RunOptions, loss: LossName, text: 
     normalization,
     labels: hasClasses(loss)
       ? { kind: "classes", ...(typeof classes === "number" && { classes }) }
-      : { kind: "values" },
+      : { kind: loss === "distillation" ? "none" : "values" },
     batchSize: options.batchSize,
     seed: options.seed,
   };

@@ -3,6 +3,7 @@ import { count, fixed, short } from "../../../runs/report/format.ts";
 import { html, type Markup } from "../../../runs/report/html.ts";
 import { accuracy, type HeadView, headName, sum, wrongOfDigit } from "../view.ts";
 import { adapterSize } from "./adapter.ts";
+import { compression } from "./compression.ts";
 import { confusion } from "./confusion.ts";
 import { wrongCounts } from "./counts.ts";
 import { deadOutputs } from "./dead.ts";
@@ -20,6 +21,7 @@ ${wrongCounts(view)}
 ${confusion(view)}
 ${misreadDigits(view)}
 ${adapterSize(view)}
+${compression(view)}
 ${proof(view)}
 </section>
 `;

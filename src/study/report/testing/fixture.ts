@@ -1,6 +1,15 @@
 // A study result as it could come out of a real run, for tests and for looking at the page: a ReLU head with four dead
 // output units (accuracy 0.487) and a linear head (accuracy 0.953). Everything is computed from fixed numbers.
-import type { Head, HeadDetail, HeadSummary, LayerRow, LossPoint, Misread, StudyResult } from "../../result.ts";
+import type {
+  CompressionPoint,
+  Head,
+  HeadDetail,
+  HeadSummary,
+  LayerRow,
+  LossPoint,
+  Misread,
+  StudyResult,
+} from "../../result.ts";
 
 /** Test images of each digit, as MNIST has them. */
 const IMAGES = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009];
@@ -119,6 +128,7 @@ function headSummary(head: Head): HeadSummary {
     frozenWeightsUnchanged: true,
     effectiveWeightMatches: { maxAbsDiff: 0 },
     mergedMatchesEnabled: { maxAbsDiff: 3.81e-6 },
+    compression: head === "relu" ? null : compressionPoints(),
     files: {
       base: `${head}/base.onnx`,
       adapter: `${head}/adapter`,
@@ -127,6 +137,21 @@ function headSummary(head: Head): HeadSummary {
     },
     seconds: 62.3,
   };
+}
+
+function compressionPoints(): CompressionPoint[] {
+  const point = (rank: number | null, weighedWithData: boolean, bytes: number, accuracy: number): CompressionPoint => ({
+    rank,
+    weighedWithData,
+    quantized: null,
+    bytes,
+    accuracy,
+  });
+  return [
+    point(64, false, 3_996_750, 0.9431),
+    point(64, true, 3_996_750, 0.9529),
+    { ...point(null, false, 2_829_186, 0.953), quantized: "int8" },
+  ];
 }
 
 function headDetail(head: Head): HeadDetail {
