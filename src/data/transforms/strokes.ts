@@ -39,7 +39,8 @@ function extremes(plane: Float32Array, height: number, width: number, radius: nu
       if (dx * dx + dy * dy > radius * radius) continue;
       for (let y = 0, at = 0; y < height; y++) {
         let from = (y + reach + dy) * wide + reach + dx;
-        for (const end = at + width; at < end; at++, from++) if (padded[from]! > result[at]!) result[at] = padded[from]!;
+        for (const end = at + width; at < end; at++, from++)
+          if (padded[from]! > result[at]!) result[at] = padded[from]!;
       }
     }
   }
