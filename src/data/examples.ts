@@ -14,6 +14,7 @@ import {
 import { type LabelOptions, type LabelWriter, labelNames, labelWriter } from "./labels.ts";
 import type { Assembled, Assembler, Encoder, SourceBatch } from "./source.ts";
 import type { Column, Row } from "./table.ts";
+import { type RowTransform, type RowTransformer, rowTransformer } from "./transform-rows.ts";
 
 export interface ExampleOptions {
   /** The model's inputs. */
@@ -23,6 +24,8 @@ export interface ExampleOptions {
   /** How floating-point inputs of more than one value are normalized. */
   readonly normalization?: Normalization;
   readonly labels?: LabelOptions;
+  /** Changes the images of the model's one image input, before they are normalized. */
+  readonly transform?: RowTransform;
 }
 
 /** Decodes the images of some rows: paths become bytes in the model's layout. */
@@ -43,8 +46,10 @@ export function exampleEncoder(
   const fields = planFields(columns, sample, options, label, faults);
   const labels = labelWriter(label, columns, sample, { ...options.labels, tableNames: options.tableLabels });
   if (typeof labels === "string") faults.push(labels);
+  const transformer = options.transform && rowTransformer(fields, sample, options.transform);
+  if (typeof transformer === "string") faults.push(transformer);
   throwFaults("data", "data: it does not fit the model's inputs", faults);
-  return encoder(fields, labels as LabelWriter, options.prepare);
+  return encoder(fields, labels as LabelWriter, options.prepare, (transformer as RowTransformer | undefined) ?? null);
 }
 
 /** Where the labels are; null when there are none. */
@@ -84,7 +89,12 @@ function planFields(
   });
 }
 
-function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare | null): Encoder {
+function encoder(
+  fields: readonly Field[],
+  labels: LabelWriter,
+  prepare: Prepare | null,
+  transformer: RowTransformer | null,
+): Encoder {
   const scratch = fields.map((field) => fieldTarget(field, 1));
   const checkCells = (row: Row): string | null => {
     for (const [index, field] of fields.entries()) {
@@ -107,7 +117,7 @@ function encoder(fields: readonly Field[], labels: LabelWriter, prepare: Prepare
         throw error;
       }
     },
-    begin: (batchSize) => assembler(fields, labels, prepare, batchSize),
+    begin: (batchSize) => assembler(fields, labels, prepare, transformer, batchSize),
   };
 }
 
@@ -115,6 +125,7 @@ function assembler(
   fields: readonly Field[],
   labels: LabelWriter,
   prepare: Prepare | null,
+  transformer: RowTransformer | null,
   batchSize: number,
 ): Assembler {
   const room = (): { inputs: Numbers[]; labels: Numbers } => ({
@@ -123,9 +134,10 @@ function assembler(
   });
   const sets = [room(), room()] as const;
   let turn = 0;
-  const make = async (given: readonly Row[]): Promise<SourceBatch> => {
+  const make = async (given: readonly Row[], numbers: readonly number[]): Promise<SourceBatch> => {
     const set = sets[turn++ % 2 === 0 ? 0 : 1];
-    const rows = prepare === null ? given : await prepare(given);
+    const plain = prepare === null ? given : await prepare(given);
+    const rows = transformer === null ? plain : transformer(plain, numbers);
     const inputs = fields.map((field, index) => {
       const target = set.inputs[index]!;
       for (let at = 0; at < rows.length; at++) {
@@ -138,7 +150,7 @@ function assembler(
     return { inputs: Object.fromEntries(inputs), labels: labels.tensor(set.labels, rows.length) };
   };
   return (rows, numbers) => {
-    const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows) };
+    const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows, numbers) };
     return Promise.resolve([batch]);
   };
 }

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { type Dataset, openDataset } from "../data/dataset.ts";
 import type { TextOptions } from "../data/text.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
+import { parseTransform } from "../data/transforms/transforms.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -58,6 +59,9 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
         ...(options.mean !== null && { mean: options.mean }),
         ...(options.std !== null && { std: options.std }),
       },
+      ...(options.transform !== null && {
+        transform: { transform: parseTransform(options.transform), seed: options.seed },
+      }),
       labels: {
         ...(kind !== undefined && { kind }),
         names: own,

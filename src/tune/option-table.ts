@@ -20,6 +20,7 @@ export interface RunOptions {
   readonly onBadRow: "stop" | "skip";
   readonly mean: readonly number[] | null;
   readonly std: readonly number[] | null;
+  readonly transform: string | null;
   readonly tokenizer: string | null;
   readonly maxLength: number;
   readonly packing: boolean;
@@ -220,6 +221,13 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     about: "subtracted from images, after scaling to 0 to 1; one, or one for each channel",
   }),
   std: data({ kind: "numbers", default: null, about: "what images are divided by after that" }),
+  transform: data({
+    kind: "text",
+    default: null,
+    value: "name",
+    about:
+      "make images of another domain (rotation:30, invert, thick, fog and more: docs/domains.md) of those of --data and --eval-data",
+  }),
   tokenizer: data({
     kind: "text",
     default: null,

@@ -8,6 +8,7 @@ import { mix, type Replayed } from "../data/mix.ts";
 import type { RowSource, Skipped } from "../data/source.ts";
 import type { TextOptions } from "../data/text.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
+import { parseTransform } from "../data/transforms/transforms.ts";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { labelsOfModel } from "../lora/head.ts";
 import { cacheInputs } from "../onnx/cache.ts";
@@ -101,13 +102,16 @@ async function sourcesOf(
   const loss = chooseLoss(await labelKind(own, model, options, isText));
   const names = labelsOfModel(model);
   const plan = sourceOptions(model, options, loss, isText ? await textOptions(options, loss) : null);
-  const main = await own.source({ ...plan, labels: { ...plan.labels, names } });
+  // Retained and replayed data stay as they are: they stand for what must not be forgotten.
+  const changed = transformOf(options);
+  const main = await own.source({ ...plan, ...changed, labels: { ...plan.labels, names } });
   const others = { ...plan, labels: { ...plan.labels, names: main.labels ?? names } };
-  const evaluated = async (dataset: Dataset | null): Promise<RowSource | null> =>
-    dataset === null ? null : dataset.source({ ...others, shuffle: false });
+  const evaluated = async (dataset: Dataset | null, more: Partial<SourceOptions> = {}): Promise<RowSource | null> =>
+    dataset === null ? null : dataset.source({ ...others, ...more, shuffle: false });
 
   const target = await evaluated(
     held?.heldOut ?? (options.evalData === null ? null : await chosen(await open(options.evalData), options)),
+    changed,
   );
   const retained = await evaluated(options.retainedData === null ? null : await open(options.retainedData));
   const replay = await openReplay(options, open, others);
@@ -130,6 +134,11 @@ async function sourcesOf(
     loss,
     labelNames: main.labels ?? names,
   };
+}
+
+/** `--transform`, for a source. */
+function transformOf({ transform, seed }: RunOptions): Pick<SourceOptions, "transform"> {
+  return transform === null ? {} : { transform: { transform: parseTransform(transform), seed } };
 }
 
 /** The rows that the options leave. */
