@@ -145,11 +145,15 @@ export function splitMix64(seed: bigint): () => bigint {
 
 /** FNV-1a (Fowler, Noll & Vo) of the UTF-8 bytes; exported for its known-answer test. */
 export function fnv1a64(text: string): bigint {
-  let hash = 0xcbf29ce484222325n;
+  // In halves: the prime is 2^40 + 435, and 2^40 moves the lower half's 24 lowest bits into the upper one.
+  let [high, low] = [0xcbf29ce4, 0x84222325];
   for (const byte of new TextEncoder().encode(text)) {
-    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
+    low = (low ^ byte) >>> 0;
+    const product = low * 435;
+    high = (high * 435 + Math.floor(product / 2 ** 32) + ((low << 8) >>> 0)) % 2 ** 32;
+    low = product >>> 0;
   }
-  return hash;
+  return (BigInt(high) << 32n) | BigInt(low);
 }
 
 function checkState(state: RandomState): void {

@@ -33,7 +33,7 @@ export function domainsCommand(): Command {
     .addOption(number("--seed <n>", "seed of all that is random").default(seed))
     .addOption(number("--limit <n>", "use at most this many training and as many test images"))
     .addOption(new Option("--device <device>", "where the models run").choices(deviceChoices).default(device))
-    .addOption(number("--threads <n>", "threads of the runtime").default(threads))
+    .addOption(number("--threads <n>", "threads: so many domains are tuned side by side").default(threads))
     .option(
       "--data <dir>",
       "folder with the four MNIST files (default: LOWRANK_DATA, data/mnist, the cache, a download)",
@@ -41,6 +41,7 @@ export function domainsCommand(): Command {
     .option("--out <dir>", "run folder; a second call with the same settings goes on (default: runs/domains)")
     .option("--json", "print summary.json to stdout, and nothing else there")
     .option("--quiet", "say nothing but warnings and errors")
+    .addHelpText("after", "\nExample:\n  lowrank domains --only rotation:30,invert,fog --limit 6000 --out runs/look")
     .action(async (flags: Flags) => {
       const terminal = createTerminal({ quiet: flags.quiet === true, json: flags.json === true });
       const { lr, limit = null, only, data, out, json, quiet, ...rest } = flags;

@@ -13,38 +13,30 @@ export function fog(amount: number, decay: number): PictureTransform {
     const { height, width, pixels } = picture;
     let side = leastSide;
     while (side < Math.max(height, width)) side *= 2;
-    const plasma = plasmaFractal(side, decay, random);
-    const brightest = pixels.reduce((most, value) => Math.max(most, value), 0);
+    const { heights, least, most } = plasmaFractal(side, decay, random);
+    const cloud = new Float32Array(height * width);
+    for (let y = 0, at = 0; y < height; y++)
+      for (let x = 0; x < width; x++, at++) cloud[at] = (heights[y * side + x]! - least) / (most - least);
+    const brightest = pixels.reduce((largest, value) => Math.max(largest, value), 0);
     const factor = brightest / (brightest + amount);
-    return mapPlanes(picture, (plane) =>
-      plane.map((value, at) => {
-        const cloud = plasma[Math.floor(at / width) * side + (at % width)]!;
-        return clip((value + amount * cloud) * factor);
-      }),
-    );
+    return mapPlanes(picture, (plane) => plane.map((value, at) => clip((value + amount * cloud[at]!) * factor)));
   };
 }
 
-/** Heights from 0 to 1, [side, side]; side is a power of two. */
-export function plasmaFractal(side: number, decay: number, random: Random): Float32Array {
+interface Plasma {
+  readonly heights: Float32Array; // [side, side]
+  readonly least: number;
+  readonly most: number;
+}
+
+/** Heights on a torus; side is a power of two. */
+function plasmaFractal(side: number, decay: number, random: Random): Plasma {
   const heights = new Float32Array(side * side);
-  const mask = side - 1;
   let amplitude = firstAmplitude;
-  const noise = (): number => amplitude * amplitude * ((random.uint32() / 2 ** 32) * 2 - 1);
-  const at = (y: number, x: number): number => heights[(y & mask) * side + (x & mask)]!;
-  // Of a point: the mean of the four around it at a distance, on the diagonals or the axes.
   for (let step = side; step >= 2; step /= 2) {
-    const half = step / 2;
-    for (let y = half; y < side; y += step)
-      for (let x = half; x < side; x += step) {
-        const sum = at(y - half, x - half) + at(y - half, x + half) + at(y + half, x - half) + at(y + half, x + half);
-        heights[y * side + x] = sum / 4 + noise();
-      }
-    for (let y = 0; y < side; y += half)
-      for (let x = y % step === 0 ? half : 0; x < side; x += step) {
-        const sum = at(y - half, x) + at(y + half, x) + at(y, x - half) + at(y, x + half);
-        heights[y * side + x] = sum / 4 + noise();
-      }
+    const noise = amplitude * amplitude;
+    fillCentres(heights, side, step, noise, random);
+    fillEdges(heights, side, step, noise, random);
     amplitude /= decay;
   }
   let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
@@ -52,6 +44,33 @@ export function plasmaFractal(side: number, decay: number, random: Random): Floa
     if (height < least) least = height;
     if (height > most) most = height;
   }
-  for (let index = 0; index < heights.length; index++) heights[index] = (heights[index]! - least) / (most - least);
-  return heights;
+  return { heights, least, most };
+}
+
+/** The "diamond" half of a round: the centre of each square is the mean of its corners and noise. */
+function fillCentres(heights: Float32Array, side: number, step: number, noise: number, random: Random): void {
+  const mask = side - 1;
+  const half = step / 2;
+  for (let y = half; y < side; y += step) {
+    const [above, own, below] = [(y - half) * side, y * side, ((y + half) & mask) * side];
+    for (let x = half; x < side; x += step) {
+      const [left, right] = [x - half, (x + half) & mask];
+      const sum = heights[above + left]! + heights[above + right]! + heights[below + left]! + heights[below + right]!;
+      heights[own + x] = sum / 4 + noise * ((random.uint32() / 2 ** 32) * 2 - 1);
+    }
+  }
+}
+
+/** The "square" half: the middle of each edge is the mean of the four points around it and noise. */
+function fillEdges(heights: Float32Array, side: number, step: number, noise: number, random: Random): void {
+  const mask = side - 1;
+  const half = step / 2;
+  for (let y = 0; y < side; y += half) {
+    const [above, own, below] = [((y - half) & mask) * side, y * side, ((y + half) & mask) * side];
+    for (let x = y % step === 0 ? half : 0; x < side; x += step) {
+      const [left, right] = [(x - half) & mask, (x + half) & mask];
+      const sum = heights[above + x]! + heights[own + left]! + heights[own + right]! + heights[below + x]!;
+      heights[own + x] = sum / 4 + noise * ((random.uint32() / 2 ** 32) * 2 - 1);
+    }
+  }
 }

@@ -114,17 +114,18 @@ function convolve(
   edge: Edge,
 ): Float32Array {
   const radius = (weights.length - 1) / 2;
+  const padded = new Float64Array(length + 2 * radius); // a line and what lies beyond its ends
   const result = new Float32Array(plane.length);
   for (let line = 0; line < lines; line++) {
     const start = line * across;
+    for (let at = 0; at < length; at++) padded[at + radius] = plane[start + at * step]!;
+    if (edge === "nearest") {
+      padded.fill(padded[radius]!, 0, radius);
+      padded.fill(padded[radius + length - 1]!, radius + length);
+    }
     for (let at = 0; at < length; at++) {
       let sum = 0;
-      for (let tap = -radius; tap <= radius; tap++) {
-        const from = at + tap;
-        const inside = from >= 0 && from < length;
-        if (!inside && edge === "zero") continue;
-        sum += weights[tap + radius]! * plane[start + (inside ? from : from < 0 ? 0 : length - 1) * step]!;
-      }
+      for (let tap = 0; tap < weights.length; tap++) sum += weights[tap]! * padded[at + tap]!;
       result[start + at * step] = sum;
     }
   }

@@ -8,83 +8,88 @@ const finer = 2;
 
 /** Strokes grow by `radius` pixels on each side. */
 export function thick(radius: number): PictureTransform {
-  return (picture) => morphology(picture, radius, Math.max);
+  return (picture) => morphology(picture, radius, 1);
 }
 
 /** Strokes lose `radius` pixels on each side. */
 export function thin(radius: number): PictureTransform {
-  return (picture) => morphology(picture, radius, Math.min);
+  return (picture) => morphology(picture, radius, -1);
 }
 
-function morphology(picture: Picture, radius: number, better: (a: number, b: number) => number): Picture {
+/** The maximum over a disc (sign 1), or the minimum (-1): the maximum of the negative. */
+function morphology(picture: Picture, radius: number, sign: 1 | -1): Picture {
   if (radius === 0) return picture;
   const { height, width } = picture;
-  const disc = discOffsets(radius * finer);
   return mapPlanes(picture, (plane) => {
     const large = enlarge(plane, height, width);
-    return shrink(extremes(large, height * finer, width * finer, disc, better), height, width);
+    return shrink(extremes(large, height * finer, width * finer, radius * finer, sign), height, width);
   });
 }
 
-/** The cells of a disc, as steps from its centre. */
-function discOffsets(radius: number): [x: number, y: number][] {
+function extremes(plane: Float32Array, height: number, width: number, radius: number, sign: 1 | -1): Float32Array {
   const reach = Math.floor(radius);
-  const cells: [number, number][] = [];
-  for (let y = -reach; y <= reach; y++)
-    for (let x = -reach; x <= reach; x++) if (x * x + y * y <= radius * radius) cells.push([x, y]);
-  return cells;
-}
-
-function extremes(
-  plane: Float32Array,
-  height: number,
-  width: number,
-  disc: readonly (readonly [number, number])[],
-  better: (a: number, b: number) => number,
-): Float32Array {
-  const result = plane.slice();
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) {
-      let best = plane[at]!;
-      for (const [dx, dy] of disc) {
-        const [ox, oy] = [x + dx, y + dy];
-        // Beyond the edge is nothing to take: strokes that touch it are not eroded from there.
-        if (ox >= 0 && oy >= 0 && ox < width && oy < height) best = better(best, plane[oy * width + ox]!);
+  // Beyond the edge is nothing to take: strokes that touch it are not eroded from there.
+  const wide = width + 2 * reach;
+  const padded = new Float32Array(wide * (height + 2 * reach)).fill(Number.NEGATIVE_INFINITY);
+  for (let y = 0, at = 0; y < height; y++)
+    for (let x = 0; x < width; x++, at++) padded[(y + reach) * wide + x + reach] = sign * plane[at]!;
+  const result = new Float32Array(plane.length).fill(Number.NEGATIVE_INFINITY);
+  for (let dy = -reach; dy <= reach; dy++) {
+    for (let dx = -reach; dx <= reach; dx++) {
+      if (dx * dx + dy * dy > radius * radius) continue;
+      for (let y = 0, at = 0; y < height; y++) {
+        let from = (y + reach + dy) * wide + reach + dx;
+        for (const end = at + width; at < end; at++, from++)
+          if (padded[from]! > result[at]!) result[at] = padded[from]!;
       }
-      result[at] = best;
     }
   }
+  for (let at = 0; at < result.length; at++) result[at] = sign * result[at]!;
   return result;
 }
 
 /** Linear interpolation to twice the size, with the edge pixels going on. */
 function enlarge(plane: Float32Array, height: number, width: number): Float32Array {
   const result = new Float32Array(plane.length * finer * finer);
-  const place = (at: number, length: number): [number, number, number] => {
-    const from = Math.min(Math.max((at + 0.5) / finer - 0.5, 0), length - 1);
-    const before = Math.floor(from);
-    return [before, Math.min(before + 1, length - 1), from - before];
-  };
-  const columns = Array.from({ length: width * finer }, (_, x) => place(x, width));
+  const [rows, columns] = [places(height), places(width)];
   for (let y = 0, at = 0; y < height * finer; y++) {
-    const [top, bottom, down] = place(y, height);
-    for (const [left, right, share] of columns) {
-      const upper = plane[top * width + left]! * (1 - share) + plane[top * width + right]! * share;
-      const lower = plane[bottom * width + left]! * (1 - share) + plane[bottom * width + right]! * share;
-      result[at++] = upper * (1 - down) + lower * down;
+    const [top, bottom, down] = [rows.before[y]! * width, rows.after[y]! * width, rows.share[y]!];
+    for (let x = 0; x < width * finer; x++, at++) {
+      const [left, right, share] = [columns.before[x]!, columns.after[x]!, columns.share[x]!];
+      const upper = plane[top + left]! * (1 - share) + plane[top + right]! * share;
+      const lower = plane[bottom + left]! * (1 - share) + plane[bottom + right]! * share;
+      result[at] = upper * (1 - down) + lower * down;
     }
   }
   return result;
+}
+
+/** For each sub-pixel of a line of `length` pixels: the pixels before and after it, and the share of the latter. */
+function places(length: number) {
+  const before = new Int32Array(length * finer);
+  const after = new Int32Array(length * finer);
+  const share = new Float64Array(length * finer);
+  for (let at = 0; at < before.length; at++) {
+    const from = Math.min(Math.max((at + 0.5) / finer - 0.5, 0), length - 1);
+    before[at] = Math.floor(from);
+    after[at] = Math.min(before[at]! + 1, length - 1);
+    share[at] = from - before[at]!;
+  }
+  return { before, after, share };
 }
 
 /** Means of the sub-pixels of each pixel. */
 function shrink(plane: Float32Array, height: number, width: number): Float32Array {
   const result = new Float32Array(height * width);
   const row = width * finer;
-  for (let at = 0; at < plane.length; at++) {
-    const y = Math.floor(at / row / finer);
-    const x = Math.floor((at % row) / finer);
-    result[y * width + x]! += plane[at]! / (finer * finer);
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at++) {
+      let sum = 0;
+      for (let dy = 0; dy < finer; dy++)
+        for (let dx = 0; dx < finer; dx++)
+          sum = Math.fround(sum + plane[(y * finer + dy) * row + x * finer + dx]! / (finer * finer));
+      result[at] = sum;
+    }
   }
   return result;
 }

@@ -185,13 +185,14 @@ export function transformImages<T extends Uint8Array | Float32Array>(
     );
   }
   const result = data.slice() as T;
-  const isBytes = data instanceof Uint8Array;
+  const factor = data instanceof Uint8Array ? 255 : 1;
   for (let start = 0, index = first; start < data.length; start += size, index++) {
-    const own = data.subarray(start, start + size);
-    const pixels = isBytes ? Float32Array.from(own, (byte) => byte / 255) : Float32Array.from(own);
+    const pixels = new Float32Array(size);
+    for (let at = 0; at < size; at++) pixels[at] = data[start + at]! / factor;
     const picture: Picture = { height, width, channels, pixels };
     const changed = transform.apply(picture, createRandom(seed, `transform ${transform.name} ${index}`)).pixels;
-    for (let at = 0; at < size; at++) result[start + at] = isBytes ? Math.round(255 * changed[at]!) : changed[at]!;
+    for (let at = 0; at < size; at++)
+      result[start + at] = factor === 1 ? changed[at]! : Math.round(factor * changed[at]!);
   }
   return result;
 }

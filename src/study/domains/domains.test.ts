@@ -19,7 +19,7 @@ const settings = { threads: 1, learningRate: 0.002, batch: 4 };
 const run = (only: string[], more: object = {}) =>
   runDomains({ ...settings, only, ...more }, { data: join(folder, "mnist"), out: join(folder, "run") });
 
-test("trains, keeps and goes on", { timeout: 60_000 }, async () => {
+test("trains, keeps and goes on", { timeout: 120_000 }, async () => {
   const first = await run(["rotation:60"]);
   expect(first.summary.router).toBeNull();
   expect(first.summary.base).toBeGreaterThan(0.7);

@@ -1,8 +1,6 @@
 // The domain suite from the data to the chart. Each finished domain is a file in the run folder, and a second run into the same
 // folder, with the same settings, goes on with those that are missing.
-import { access, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { writeAdapter } from "../../adapter/peft.ts";
 import { loadMnist, type Mnist } from "../../data/mnist.ts";
 import { LowrankError } from "../../errors.ts";
 import type { Adapter } from "../../lora/config.ts";
@@ -12,8 +10,7 @@ import { readModel } from "../../onnx/read.ts";
 import { writeModel } from "../../onnx/write.ts";
 import { createRandom } from "../../random.ts";
 import { loadAdapter } from "../../runs/adapter-files.ts";
-import { fileError } from "../../runs/file-error.ts";
-import { readFileChecked, writeFileAtomic, writeFolderAtomic } from "../../runs/files.ts";
+import { readFileChecked, writeFileAtomic } from "../../runs/files.ts";
 import { checkDevice } from "../../runtime/session.ts";
 import { createSession } from "../../train/infer.ts";
 import { trainAll } from "../../train/train.ts";
@@ -21,11 +18,13 @@ import { epochBatches, range } from "../batches.ts";
 import { studyNetwork } from "../network.ts";
 import { studyDefaults } from "../options.ts";
 import { silentVoice, type Voice } from "../voice.ts";
+import { adapterName, exists, finished, openFolder, writeJson } from "./folder.ts";
+import { tuneDomains } from "./pool.ts";
 import { domainsPage, domainsSvg, tableText } from "./report.ts";
-import type { DomainResult, DomainsSummary } from "./result.ts";
+import type { DomainsSummary } from "./result.ts";
 import { routeDomains } from "./router.ts";
 import { checkDomainOptions, chosenDomains, type Domain, type DomainOptions, domainDefaults } from "./suite.ts";
-import { accuracyOf, selected, type TuneContext, tuneDomain } from "./tune.ts";
+import { accuracyOf, selected, type TuneContext } from "./tune.ts";
 
 export interface DomainsEnvironment {
   /** The folder with MNIST; see loadMnist for where else it is looked for. */
@@ -76,49 +75,34 @@ export async function runDomains(
 
 async function runSuite(out: string, context: TuneContext, mnist: Mnist, voice: Voice): Promise<DomainsSummary> {
   const domains = chosenDomains(context.options);
-  const results: DomainResult[] = [];
+  const missing: Domain[] = [];
+  for (const domain of domains) if ((await finished(out, domain)) === null) missing.push(domain);
   const progress = voice.progress("domains", domains.length, "domains");
+  let done = domains.length - missing.length;
   try {
-    for (const domain of domains) {
-      results.push((await finished(out, domain)) ?? (await runDomain(out, domain, context)));
-      progress.update(results.length);
-    }
+    progress.update(done);
+    await tuneDomains(out, missing, context, () => progress.update(++done));
     progress.done();
   } catch (error) {
     progress.clear();
     throw error;
   }
+  const results = await Promise.all(domains.map(async (domain) => (await finished(out, domain))!));
   const images = domains.filter(({ digit }) => digit === null);
   const adapters = new Map<string, Adapter>();
   for (const { name } of images) adapters.set(name, await loadAdapter(join(out, adapterName(name))));
   const session = await createSession(context.base, context.session);
   const base = await accuracyOf(session, context.test, null, context.signal).finally(() => session.dispose());
+  const routed = images.length < 2 ? null : await routeDomains(images, adapters, context);
+  if (routed) await writeFileAtomic(join(out, "router.onnx"), writeModel(routed.model));
   return {
     version: 1,
     data: { source: mnist.source.description, train: mnist.train.count, test: mnist.test.count },
     settings: context.options,
     base,
     domains: results,
-    router: images.length < 2 ? null : await routeDomains(images, adapters, context),
+    router: routed?.result ?? null,
   };
-}
-
-const plainName = (name: string): string => name.replace(":", "-");
-const adapterName = (domain: string): string => `adapter-${plainName(domain)}`;
-const resultName = (domain: string): string => `domain-${plainName(domain)}.json`;
-
-/** The result of a domain that an earlier call has finished. */
-async function finished(out: string, { name }: Domain): Promise<DomainResult | null> {
-  const path = join(out, resultName(name));
-  return (await exists(path)) ? (JSON.parse(await readText(path)) as DomainResult) : null;
-}
-
-/** The result is written last: where it is, the adapter is too. */
-async function runDomain(out: string, domain: Domain, context: TuneContext): Promise<DomainResult> {
-  const { result, adapter } = await tuneDomain(domain, context);
-  await writeFolderAtomic(join(out, adapterName(domain.name)), writeAdapter(adapter));
-  await writeJson(join(out, resultName(domain.name)), result);
-  return result;
 }
 
 /** The study's network with a linear head, trained as the study trains it; kept in the folder. */
@@ -150,36 +134,6 @@ async function baseModel(
   return model;
 }
 
-const settingsName = "domains.json";
-
-/** Makes the folder, or makes sure that it holds a run with the same settings and data. */
-async function openFolder(out: string, options: DomainOptions, { source, train, test }: Mnist): Promise<void> {
-  // Which domains are run, where, and on how many threads, may differ from call to call.
-  const { only: _only, device: _device, threads: _threads, ...settings } = options;
-  const own = JSON.stringify(
-    { settings, data: { sha256: source.sha256, train: train.count, test: test.count } },
-    null,
-    2,
-  );
-  const path = join(out, settingsName);
-  const entries = await mkdir(out, { recursive: true })
-    .then(() => readdir(out))
-    .catch((error: unknown) => {
-      throw fileError(out, "write", error);
-    });
-  if (entries.length === 0) return writeFileAtomic(path, `${own}\n`);
-  if (!entries.includes(settingsName))
-    throw new LowrankError(
-      "file",
-      `${out}: expected a new folder or that of a domains run, got other files; use --out`,
-    );
-  if ((await readText(path)).trim() !== own)
-    throw new LowrankError(
-      "file",
-      `${path}: expected the settings and data of this run, got others; use --out for another folder, or remove this one`,
-    );
-}
-
 async function findData({ data }: DomainsEnvironment, voice: Voice, signal: AbortSignal): Promise<Mnist> {
   return loadMnist({
     ...(data !== undefined && { directory: data }),
@@ -200,19 +154,4 @@ function limited(mnist: Mnist, { limit, seed }: DomainOptions): Mnist {
     return limit >= set.count ? set : selected(set, order.subarray(0, limit));
   };
   return { ...mnist, train: some("train"), test: some("test") };
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  await writeFileAtomic(path, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-async function readText(path: string): Promise<string> {
-  return new TextDecoder().decode(await readFileChecked(path));
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -71,6 +71,10 @@ export function tableText({ domains, base, router }: DomainsSummary): string {
     lines.push(
       `LoRA wins ${percent(middle)} % on the median domain and ${percent(Math.min(...shares))} % on the worst.`,
     );
+  if (domains.length > 0) {
+    const lost = domains.map(({ methods }) => base - methods.replay.plain);
+    lines.push(`With replay, plain digits lose at most ${percent(Math.max(...lost))} points (less than 0: they win).`);
+  }
   if (router) {
     lines.push(
       `The router tells ${router.domains} domains apart (right for ${percent(router.accuracy)} %): with it the whole set reads ` +

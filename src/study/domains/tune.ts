@@ -1,4 +1,6 @@
 // One domain: the base before, and after tuning it in four ways: LoRA, LoRA with replay, all weights, the head alone.
+// Adapters start by EVA (Paischer et al. 2024, arXiv:2410.07170), A at the principal components of what each layer reads of
+// the domain: from random directions an epoch is too short where inputs are far from the base's own (inverted colours).
 import { writeAdapter } from "../../adapter/peft.ts";
 import type { ImageSet } from "../../data/idx.ts";
 import { selectByLabel } from "../../data/preprocess.ts";
@@ -13,7 +15,9 @@ import { summary } from "../../onnx/summary.ts";
 import { writeModel } from "../../onnx/write.ts";
 import { createRandom } from "../../random.ts";
 import type { SessionOptions } from "../../runtime/session.ts";
+import { initEva } from "../../train/eva.ts";
 import { type AdapterSession, createSession } from "../../train/infer.ts";
+import type { Batch } from "../../train/step.ts";
 import { train, trainAll } from "../../train/train.ts";
 import { epochBatches, mixedBatches, range } from "../batches.ts";
 import { evaluationOf, readDigits } from "../evaluate.ts";
@@ -81,18 +85,24 @@ export async function tuneDomain(
   const { options, base } = context;
   const target = domainImages(domain, context.train, "train", options.seed);
   const test = domainImages(domain, context.test, "test", options.seed);
-  const lora = attachDomains(base, options);
+  const plain = attachDomains(base, options);
+  // EVA may give ranks to the layers that gain most; here each keeps its own, so that all adapters are of one shape.
+  const { adapted: lora, adapter: start } = await initEva(plain, samples(target, options), {
+    ...context.session,
+    rho: 1,
+    seed: options.seed,
+  }).finally(() => plain.dispose());
   // The head is among the modules to save, and so trained whole instead of adapted.
   const head = attachLora(base, { targetModules: [linearModules[2]], modulesToSave: [linearModules[2]] });
   const session = await createSession(lora, context.session);
   try {
     const before = await accuracyOf(session, test, null, context.signal);
-    const plain = await tuneAdapter(lora, target, test, null, context, session);
-    const replay = await tuneAdapter(lora, target, test, context.train, context, session);
+    const own = await tuneAdapter({ adapted: lora, start, session }, target, test, null, context);
+    const replay = await tuneAdapter({ adapted: lora, start, session }, target, test, context.train, context);
     const full = await tuneAll(target, test, context);
-    const headOnly = await tuneAdapter(head, target, test, null, context, null);
-    const methods = { lora: plain.result, replay: replay.result, full, head: headOnly.result };
-    return { result: { name: domain.name, before, methods }, adapter: plain.adapter };
+    const headOnly = await tuneAdapter({ adapted: head, start: null, session: null }, target, test, null, context);
+    const methods = { lora: own.result, replay: replay.result, full, head: headOnly.result };
+    return { result: { name: domain.name, before, methods }, adapter: own.adapter };
   } finally {
     await session.dispose();
     await lora.dispose();
@@ -100,40 +110,53 @@ export async function tuneDomain(
   }
 }
 
+/** Batches of the target that EVA looks at. */
+const sampleBatches = 16;
+const sampleRows = 64;
+
+/** A few batches of the target's images; no batch may have fewer rows than EVA seeks components. */
+function* samples(target: ImageSet, { rank, seed }: DomainOptions): Generator<Batch> {
+  const rows = Math.min(target.count, Math.max(sampleRows, 2 * rank));
+  const indices = range(target.count);
+  createRandom(seed, "eva").shuffle(indices);
+  const batches = Math.min(sampleBatches, Math.floor(target.count / rows));
+  yield* epochBatches(target, indices.subarray(0, batches * rows), rows, 1, createRandom(seed, "eva order"));
+}
+
+/** What is tuned, from where (null: afresh), and a session that runs it if there is one. */
+interface Tuned {
+  readonly adapted: AdaptedModel;
+  readonly start: Adapter | null;
+  readonly session: AdapterSession | null;
+}
+
+/** Of each batch with replay, the share of plain digits. */
+const replayShare = 0.25;
+
+/** How adapters are tuned, beside the options: results of another way are not mixed with this one's. */
+export const tuningNotes: { readonly start: "eva"; readonly replay: number } = { start: "eva", replay: replayShare };
+
 /**
- * One epoch over the target's images. With `replay`, half of each batch is plain digits, in twice as many steps: the target's
- * images are seen as often.
+ * One epoch over the target's images. With `replay`, a quarter of each batch is plain digits, in a third more steps: the
+ * target's images are seen as often.
  */
 async function tuneAdapter(
-  adapted: AdaptedModel,
+  { adapted, start, session: shared }: Tuned,
   target: ImageSet,
   test: ImageSet,
   replay: ImageSet | null,
   context: TuneContext,
-  shared: AdapterSession | null,
 ): Promise<{ adapter: Adapter; result: MethodResult }> {
   const { options, signal } = context;
   const { batch, seed } = options;
-  const random = createRandom(seed, "tune");
-  const own = replay === null ? batch : batch - Math.floor(batch / 2);
-  const set = replay === null ? target : joined(target, replay);
-  const batches =
-    replay === null
-      ? epochBatches(set, range(target.count), batch, 1, random)
-      : mixedBatches(set, [
-          { indices: range(target.count), count: own, random },
-          {
-            indices: range(replay.count).map((index) => index + target.count),
-            count: batch - own,
-            random: createRandom(seed, "replay"),
-          },
-        ]);
-  const { adapter, history } = await train(adapted, batches, {
+  const plain = replay === null ? 0 : Math.max(1, Math.round(replayShare * batch));
+  const { adapter, history } = await train(adapted, tuningBatches(target, replay, plain, options), {
     ...context.session,
     learningRate: options.learningRate,
-    steps: Math.ceil(target.count / own),
+    steps: Math.ceil(target.count / (batch - plain)),
     seed,
     signal,
+    ...(start && { adapter: start }),
   });
   signal.throwIfAborted();
   const session = shared ?? (await createSession(adapted, context.session));
@@ -151,6 +174,22 @@ async function tuneAdapter(
   } finally {
     if (shared === null) await session.dispose();
   }
+}
+
+/** Batches of the target's images, `plain` of each from the images of `replay`. */
+function tuningBatches(
+  target: ImageSet,
+  replay: ImageSet | null,
+  plain: number,
+  { batch, seed }: DomainOptions,
+): Generator<Batch> {
+  const random = createRandom(seed, "tune");
+  if (replay === null) return epochBatches(target, range(target.count), batch, 1, random);
+  const second = range(replay.count).map((index) => index + target.count);
+  return mixedBatches(joined(target, replay), [
+    { indices: range(target.count), count: batch - plain, random },
+    { indices: second, count: plain, random: createRandom(seed, "replay") },
+  ]);
 }
 
 /** The same epoch with every weight trained. */
