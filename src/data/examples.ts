@@ -137,20 +137,32 @@ function assembler(
   });
   const sets = [room(), room()] as const;
   let turn = 0;
-  const make = async (given: readonly Row[], numbers: readonly number[]): Promise<SourceBatch> => {
-    const set = sets[turn++ % 2 === 0 ? 0 : 1];
-    const decoded = prepare === null ? given : await prepare(given);
-    const rows = change === null ? decoded : change(decoded, numbers);
+  const fill = (rows: readonly Row[], targets: readonly Numbers[]): SourceBatch["inputs"] => {
     const inputs = fields.map((field, index) => {
-      const target = set.inputs[index]!;
+      const target = targets[index]!;
       for (let at = 0; at < rows.length; at++) {
         const fault = field.write(rows[at]!, target, at);
         if (fault !== null) throwFaults("data", "data: a row was changed after it was checked", [fault]);
       }
       return [field.name, fieldTensor(field, target, rows.length)] as const;
     });
-    for (let at = 0; at < rows.length; at++) labels.write(rows[at]!, set.labels, at);
-    return { inputs: Object.fromEntries(inputs), labels: labels.tensor(set.labels, rows.length) };
+    return Object.fromEntries(inputs);
+  };
+  const make = async (given: readonly Row[], numbers: readonly number[]): Promise<SourceBatch> => {
+    const changed = (rows: readonly Row[]): readonly Row[] => (change === null ? rows : change(rows, numbers));
+    const set = sets[turn++ % 2 === 0 ? 0 : 1];
+    for (let at = 0; at < given.length; at++) labels.write(given[at]!, set.labels, at);
+    const own = labels.tensor(set.labels, given.length);
+    if (prepare !== null) return { inputs: fill(changed(await prepare(given)), set.inputs), labels: own };
+    let inputs: SourceBatch["inputs"] | undefined;
+    return {
+      // Only when they are asked for: behind a frozen prefix (train/prefix.ts) they are not.
+      get inputs(): SourceBatch["inputs"] {
+        inputs ??= fill(changed(given), set.inputs);
+        return inputs;
+      },
+      labels: own,
+    };
   };
   return (rows, numbers) => {
     const batch: Assembled = { examples: rows.length, rows: numbers, make: () => make(rows, numbers) };

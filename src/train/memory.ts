@@ -35,8 +35,14 @@ export interface MemoryRequest {
   readonly resident?: number;
 }
 
-/** Measured with Node.js 20 and onnxruntime-node 1.30: a session of one node, run once. */
-const processBytes = 100 * 2 ** 20;
+/** Node.js 20 with onnxruntime-node 1.30 and a session; measured, as are the two factors below (bench/memory.js). */
+const processBytes = 110 * 2 ** 20;
+
+/**
+ * What runs take beside all that lives at once. A planned layout stands beside what the first run has filled, and products keep
+ * workspace; without a plan (lean.ts) the arena's pieces do not fit together without gaps.
+ */
+const activationFactor = { planned: 2.5, lean: 1.2 } as const;
 
 /**
  * An estimate of the largest resident memory of a process that trains by this graph on the CPU.
@@ -51,8 +57,7 @@ export function estimateMemory(model: Model, request: MemoryRequest): MemoryEsti
   const own = weightBytes(model);
   const copies = isLean ? own : packedBytes(model.graph, sizeOf);
   const weights = (request.resident === undefined ? own : 0) + copies;
-  // Without a planned layout the runs share one arena; with one, the plan stands beside what the first run has filled.
-  const activations = isLean ? live : 2 * live;
+  const activations = Math.round(live * activationFactor[isLean ? "lean" : "planned"]);
   const shapes = request.parameters.map(({ dims }) => dims);
   const values = shapes.reduce((sum, dims) => sum + elementCount(dims), 0);
   const state = request.optimizer === null ? [] : stateLengths(request.optimizer, shapes);
