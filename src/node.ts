@@ -35,7 +35,7 @@ export { type SaveOptions, saveModel } from "./runs/save-model.ts";
 export { type EventLog, type EventLogOptions, openEvents, type Scalars } from "./runs/tensorboard.ts";
 export { runDomains } from "./study/domains/domains.ts";
 export { type StudyOptions, studyDefaults } from "./study/options.ts";
-export type { Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";
+export type { CompressionPoint, Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";
 export { runStudy, type StudyEnvironment, type StudyRun } from "./study/study.ts";
 export type { Voice } from "./study/voice.ts";
 export { type DryRun, dryRun } from "./tune/dry-run.ts";

@@ -1,10 +1,10 @@
 // `lowrank study` from end to end on a few hundred real digits: what it prints, what it leaves, and whether what it
 // leaves is true. Everything that it claims about its files is measured again here, with the stock runtime where that can.
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
-import { type Head, readAdapter, type StudySummary } from "lowrank";
+import { type CompressionPoint, type Head, readAdapter, type StudySummary } from "lowrank";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank } from "./support/command.ts";
 import { normalized, type SmallMnist, writeSmallMnist } from "./support/digits.ts";
@@ -212,6 +212,25 @@ describe("a whole run, with --json", () => {
     expect(enabled.accuracy).toBeLessThan(base.accuracy);
     expect(replay!.accuracy).toBeGreaterThan(enabled.accuracy);
     expect(base.deadOutputs).toEqual([]);
+  });
+
+  it("makes the linear base smaller: fewer bytes at each rank, as much read rightly in 8 bits", () => {
+    expect(summary.heads.relu!.compression).toBe(null);
+    const { base, files, compression } = summary.heads.linear!;
+    const whole = statSync(join(run, files.base)).size;
+    const sizes = (isKind: (point: CompressionPoint) => boolean): number[] =>
+      compression!.filter(isKind).map(({ bytes }) => bytes / whole);
+    const plain = sizes(({ weighedWithData, quantized }) => !weighedWithData && quantized === null);
+    // Of 2,807,010 parameters, 2,000,000 become 3,000 a rank.
+    for (const [at, rank] of [256, 64, 8].entries()) {
+      expect(plain[at]).toBeCloseTo((807_010 + 3_000 * rank) / 2_807_010, 3);
+    }
+    const bits = compression!.filter(({ rank }) => rank === null);
+    expect(bits.map(({ quantized }) => quantized)).toEqual(["int8", "int4"]);
+    expect(bits[0]!.bytes / whole).toBeCloseTo(0.252, 3);
+    expect(bits[1]!.bytes / whole).toBeCloseTo(0.161, 3);
+    expect(Math.abs(bits[0]!.accuracy - base.accuracy)).toBeLessThan(0.02);
+    expect(readFileSync(join(run, "report.html"), "utf8")).toContain("Size against mistakes");
   });
 
   for (const head of ["relu", "linear"] as const) {

@@ -5,9 +5,10 @@
 import { symmetricEigen } from "../linalg/eigen.ts";
 import { type Matrix, matrix } from "../linalg/matrix.ts";
 import { dot } from "../linalg/qr.ts";
-import { createModel, graphBuilder, type Value } from "../onnx/builder.ts";
+import { createModel, type GraphBuilder, graphBuilder, type Value } from "../onnx/builder.ts";
+import type { Model } from "../onnx/model.ts";
 import { createRandom } from "../random.ts";
-import { openSession, type Session, type SessionOptions } from "../runtime/session.ts";
+import { openSession, type SessionOptions } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import type { Spectrum, Weight } from "./spectrum.ts";
 
@@ -16,6 +17,10 @@ export const leastSide = 512;
 
 /** Vectors beyond those that are wanted: a share of them, and ten at least. */
 const oversampling = 0.1;
+
+const opset = 18;
+/** ONNX's numbers (TensorProto.DataType). */
+const dataTypes = { float32: 1, float64: 11 } as const;
 
 /** The iteration ends when a step finds less than this share of the whole, or after so many. */
 const settled = 1e-4;
@@ -86,15 +91,31 @@ async function finish(
 /** |D S| for D [out, in]: the norm of what D makes of the data. */
 export async function runtimeNormOnData(difference: Weight, moments: Matrix, options: SessionOptions): Promise<number> {
   const { out, into, values } = difference;
-  const g = graphBuilder({ name: "norm", opset: 18 });
+  const g = graphBuilder({ name: "norm", opset });
   const d = g.input("d", "float32", [out, into]);
   const product = g.op("Mul", [g.op("MatMul", [d, g.initializer("c", plainMoments(moments))]), d]);
   const rows = g.op("ReduceSum", [product, g.constant("int64", [1])], { keepdims: 0 });
   g.output(g.op("Identity", [rows], {}, { output: "rows" }), "float32", [out]);
-  const session = await openSession(createModel(g.build(), { opset: 18 }), options);
+  const session = await openSession(createModel(g.build(), { opset }), options);
   try {
     const found = await session.run(new Map([["d", tensor("float32", [out, into], values)]]));
     return Math.sqrt(Math.max(0, sum(found.get("rows")!.data as Float32Array)));
+  } finally {
+    await session.dispose();
+  }
+}
+
+/** Left [m, k] times right [k, n]: [m, n]. */
+export async function runtimeProduct(left: Weight, right: Weight, options: SessionOptions): Promise<Float32Array> {
+  const g = graphBuilder({ name: "product", opset });
+  const [a, b] = [left, right].map(({ out, into }, at) => g.input(`x${at}`, "float32", [out, into]));
+  g.output(g.op("MatMul", [a!, b!], {}, { output: "product" }), "float32", [left.out, right.into]);
+  const session = await openSession(createModel(g.build(), { opset }), options);
+  try {
+    const feeds = [left, right].map(
+      ({ out, into, values }, at) => [`x${at}`, tensor("float32", [out, into], values)] as const,
+    );
+    return (await session.run(new Map(feeds))).get("product")!.data as Float32Array;
   } finally {
     await session.dispose();
   }
@@ -110,63 +131,64 @@ interface Sessions {
   dispose(): Promise<void>;
 }
 
-async function openSessions(
-  { out, into, values }: Weight,
-  moments: Matrix | undefined,
-  options: SessionOptions,
-): Promise<Sessions> {
-  const g = graphBuilder({ name: "step", opset: 18 });
+async function openSessions(weight: Weight, moments: Matrix | undefined, options: SessionOptions): Promise<Sessions> {
+  const energy =
+    moments === undefined ? squared(weight.values) : (await runtimeNormOnData(weight, moments, options)) ** 2;
+  const stepper = await openSession(stepModel(weight, moments), options);
+  const turner = await openSession(turnModel(weight.out), options).catch(async (error: unknown) => {
+    await stepper.dispose();
+    throw error;
+  });
+  return {
+    energy,
+    async step(near) {
+      const found = await stepper.run(new Map([["near", near]]));
+      return { back: found.get("back") as Tensor<"float32">, ritz: found.get("ritz") as Tensor<"float64"> };
+    },
+    async turn(r, x) {
+      const feeds = new Map<string, Tensor>([
+        ["r", r],
+        ["x", x],
+      ]);
+      const found = await turner.run(feeds);
+      return { turned: found.get("turned") as Tensor<"float32">, gram: found.get("gram") as Tensor<"float64"> };
+    },
+    async dispose() {
+      await stepper.dispose();
+      await turner.dispose();
+    },
+  };
+}
+
+/** near [l, out] -> back [l, out] = near W C W^T and ritz [l, l] = near back^T, the latter in float64. */
+function stepModel({ out, into, values }: Weight, moments: Matrix | undefined): Model {
+  const g = graphBuilder({ name: "step", opset });
   const near = g.input("near", "float32", ["l", out]);
   const w = g.initializer("w", tensor("float32", [out, into], values));
   const far = g.op("MatMul", [near, w]);
   const weighed = moments === undefined ? far : g.op("MatMul", [far, g.initializer("c", plainMoments(moments))]);
   const back = g.op("Gemm", [weighed, w], { transB: 1 }, { output: "back" });
-  const wide = (value: Value): Value => g.op("Cast", [value], { to: 11 });
-  const ritz = g.op("MatMul", [wide(near), g.op("Transpose", [wide(back)])], {}, { output: "ritz" });
+  const ritz = g.op("MatMul", [wide(g, near), g.op("Transpose", [wide(g, back)])], {}, { output: "ritz" });
   g.output(back, "float32", ["l", out]);
   g.output(ritz, "float64", ["l", "l"]);
-  const h = graphBuilder({ name: "turn", opset: 18 });
-  const product = h.op("MatMul", [
-    h.input("r", "float64", ["k", "l"]),
-    h.op("Cast", [h.input("x", "float32", ["l", out])], { to: 11 }),
-  ]);
-  const turned = h.op("Cast", [product], { to: 1 }, { output: "turned" });
-  const again = h.op("Cast", [turned], { to: 11 });
-  const gram = h.op("MatMul", [again, h.op("Transpose", [again])], {}, { output: "gram" });
-  h.output(turned, "float32", ["k", out]);
-  h.output(gram, "float64", ["k", "k"]);
-  const first = await openSession(createModel(g.build(), { opset: 18 }), options);
-  let second: Session | undefined;
-  const dispose = async (): Promise<void> => {
-    await first.dispose();
-    await second?.dispose();
-  };
-  try {
-    second = await openSession(createModel(h.build(), { opset: 18 }), options);
-    const norm =
-      moments === undefined ? squared(values) : (await runtimeNormOnData({ out, into, values }, moments, options)) ** 2;
-    const turner = second;
-    return {
-      energy: norm,
-      async step(vectors) {
-        const found = await first.run(new Map([["near", vectors]]));
-        return { back: found.get("back") as Tensor<"float32">, ritz: found.get("ritz") as Tensor<"float64"> };
-      },
-      async turn(r, x) {
-        const found = await turner.run(
-          new Map<string, Tensor>([
-            ["r", r],
-            ["x", x],
-          ]),
-        );
-        return { turned: found.get("turned") as Tensor<"float32">, gram: found.get("gram") as Tensor<"float64"> };
-      },
-      dispose,
-    };
-  } catch (error) {
-    await dispose();
-    throw error;
-  }
+  return createModel(g.build(), { opset });
+}
+
+/** r [k, l] and x [l, out] -> turned [k, out] = r x and gram [k, k] = turned turned^T. */
+function turnModel(out: number): Model {
+  const g = graphBuilder({ name: "turn", opset });
+  const product = g.op("MatMul", [g.input("r", "float64", ["k", "l"]), wide(g, g.input("x", "float32", ["l", out]))]);
+  const turned = g.op("Cast", [product], { to: dataTypes.float32 }, { output: "turned" });
+  const again = wide(g, turned);
+  const gram = g.op("MatMul", [again, g.op("Transpose", [again])], {}, { output: "gram" });
+  g.output(turned, "float32", ["k", out]);
+  g.output(gram, "float64", ["k", "k"]);
+  return createModel(g.build(), { opset });
+}
+
+/** As float64. */
+function wide(g: GraphBuilder, value: Value): Value {
+  return g.op("Cast", [value], { to: dataTypes.float64 });
 }
 
 /** Passes of Cholesky QR: the first may be of a nearly singular matrix, the second makes good its rounding. */

@@ -28,13 +28,6 @@ export interface Spectrum {
   readonly isComplete: boolean;
 }
 
-/** B [out, r] and A [r, in]. */
-export interface Factors {
-  readonly r: number;
-  readonly b: Float32Array;
-  readonly a: Float32Array;
-}
-
 /** Where so few triplets of the smaller side are wanted, they are computed alone. */
 const fewOf = 1 / 8;
 
@@ -68,17 +61,23 @@ function fromGram(m: Weight, count: number, whole: number): Spectrum {
   return { s: s.slice(0, used), whole, u: transposed(q), isComplete };
 }
 
-/** The best approximation of rank r (of fewer, where the spectrum has no more): B = U_r, A = U_r^T W, rounded once. */
-export function factorsOf({ out, into, values }: Weight, { u }: Spectrum, rank: number): Factors {
+/**
+ * U_r [r, out], and its transpose B [out, r]: with A = U_r W, B A is the best approximation of rank r (of fewer, where the spectrum
+ * has no more).
+ */
+export function leftFactor({ u }: Spectrum, rank: number): { readonly u: Weight; readonly b: Weight } {
   const first = firstRows(u, Math.min(rank, u.rows));
-  const a = denseMap(out, into, values).applyTranspose(first);
-  return { r: first.rows, b: Float32Array.from(transposed(first).data), a: Float32Array.from(a.data) };
+  const [r, out] = [first.rows, first.columns];
+  return {
+    u: { out: r, into: out, values: Float32Array.from(first.data) },
+    b: { out, into: r, values: Float32Array.from(transposed(first).data) },
+  };
 }
 
-/** B A [out, in]. */
-export function productOf({ r, a, b }: Factors, { out, into }: Pick<Weight, "out" | "into">): Float32Array {
-  const product = denseMap(out, r, b).apply(transposed({ rows: r, columns: into, data: Float64Array.from(a) }));
-  return Float32Array.from(transposed(product).data);
+/** Left [m, k] times right [k, n]: [m, n]. */
+export function product(left: Weight, right: Weight): Float32Array {
+  const { out, into, values } = right;
+  return Float32Array.from(denseMap(out, into, values).applyTranspose(asMatrix(left)).data);
 }
 
 /** The share of the matrix that the first `rank` vectors leave out (Frobenius norm). */

@@ -25,7 +25,7 @@ type Way = Pick<CompressionPoint, "rank" | "weighedWithData" | "quantized">;
 
 const ways: readonly Way[] = [
   ...[256, 64, 8].map((rank): Way => ({ rank, weighedWithData: false, quantized: null })),
-  ...[256, 64, 32, 8].map((rank): Way => ({ rank, weighedWithData: true, quantized: null })),
+  ...[256, 64, 8].map((rank): Way => ({ rank, weighedWithData: true, quantized: null })),
   { rank: null, weighedWithData: false, quantized: "int8" },
   { rank: null, weighedWithData: false, quantized: "int4" },
   { rank: 64, weighedWithData: true, quantized: "int8" },

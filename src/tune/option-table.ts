@@ -343,7 +343,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     from: 0,
     open: true,
     verbs: recovery,
-    about: "what the logits of model and --teacher are divided by",
+    about: "what logits are divided by where the outputs of another model are learnt",
   }),
   loss: loss({
     kind: "choice",

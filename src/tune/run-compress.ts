@@ -1,6 +1,7 @@
 // `lowrank compress` from the options to the files that it leaves: the smaller model, measured step by step where there is data,
 // and with `recover` a run of `lowrank tune` on it, which wins accuracy back.
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { merge } from "../adapter/merge.ts";
 import { writeAdapter } from "../adapter/peft.ts";
 import { type Compressed, type CompressedLayer, compress, compressWith } from "../compress/compress.ts";
@@ -228,13 +229,25 @@ async function recovered(
   const learnt = recover === "original" || !data!.labelled ? "original" : "labels";
   const own =
     learnt === "original" ? { teacher: options.model, loss: "auto" as const } : { teacher: null, loss: options.loss };
-  const { folder, summary } = await runTune({ ...options, ...own, model: base, out: run ?? null }, context);
+  const beside = join(dirname(options.model!), "tokenizer.json");
+  const tokenizer = options.tokenizer ?? (existsSync(beside) ? beside : null);
+  const tuning = { ...options, ...own, tokenizer, model: base, out: run ?? null };
+  const { folder, summary } = await runTune(tuning, context).catch((error: unknown) => {
+    throw withCommand(error);
+  });
   const files: Partial<Record<string, string>> = summary.files;
   const adapter = join(folder, files.best ?? files.adapter!);
   return {
     recovery: { learnt, folder, adapter, base, merged: request.merge ?? false },
     adapter: await loadAdapter(adapter),
   };
+}
+
+/** The advice of a run is to repeat its command: that is tune's here. */
+function withCommand(error: unknown): unknown {
+  if (!(error instanceof LowrankError) || !error.message.includes("--resume")) return error;
+  const command = "the command is lowrank tune --config CONFIG, with the folder's config.json";
+  return new LowrankError(error.code, `${error.message} (${command})`, { cause: error });
 }
 
 /** The adapter in the factors, and these in fewer bits where that was asked for. */

@@ -99,6 +99,13 @@ describe("renderReport, the numbers", () => {
     for (const number of numbers) expect(text).toContain(number);
   });
 
+  it("draws size against mistakes where the base was made smaller", () => {
+    const text = visibleText(renderReport(studyFixture()));
+    expect(text).toContain("rank 64 3,996,750 35.6 % 0.9431");
+    expect(text).toContain("int8 2,829,186 25.2 % 0.9530");
+    expect(visibleText(renderReport(oneHead("relu")))).not.toContain("Size against mistakes");
+  });
+
   it("says what the nine others paid, and what replay mends", () => {
     expect(text).toContain(
       "On digit 9, wrong answers fell from 107 to 11, 96 fewer. On the nine others together, they rose from 363 to 1,559, 1,196 more. Digit 7 paid most: from 51 to 677. Over all digits, accuracy went from 0.9530 to 0.8430.",
