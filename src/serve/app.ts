@@ -3,11 +3,13 @@ import { randomUUID } from "node:crypto";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { loadPackage } from "../data/package.ts";
 import { lowrankVersion } from "../runs/environment.ts";
+import type { Trainer } from "./feedback/trainer.ts";
 import { createGuard } from "./guard.ts";
 import { headerLengthName, splitBody } from "./infer-request.ts";
 import type { Metrics } from "./metrics.ts";
 import type { ServeSettings } from "./options.ts";
 import type { RouteContext } from "./routes/context.ts";
+import { feedbackRoutes } from "./routes/feedback.ts";
 import { openAiError, openAiPrefix, openAiRoutes } from "./routes/openai.ts";
 import { operationRoutes } from "./routes/operations.ts";
 import { repositoryRoutes } from "./routes/repository.ts";
@@ -19,6 +21,8 @@ export interface AppParts {
   readonly service: Service;
   readonly metrics: Metrics;
   readonly settings: ServeSettings;
+  /** Null where clients may not send examples. */
+  readonly trainer: Trainer | null;
   /** Where log lines go; default: stdout. */
   readonly log?: { write(line: string): void };
 }
@@ -79,6 +83,7 @@ export async function buildApp(parts: AppParts): Promise<FastifyInstance> {
     repositoryRoutes(context);
     openAiRoutes(context);
     operationRoutes(context);
+    if (parts.trainer !== null) feedbackRoutes(context, parts.trainer);
   });
   await app.ready();
   return app;

@@ -2,9 +2,6 @@
 // one that changes more of the model (DoRA, biases, saved modules, other layers) gets a session of its own kind, up to a limit.
 // A batch is taken apart by session, and by adapter where rows cannot differ; what fails is run again request by request, so
 // that one request's failure stays its own.
-import { readMlxAdapter } from "../adapter/mlx.ts";
-import { readOnnxAdapter } from "../adapter/onnx-adapter.ts";
-import { readAdapter } from "../adapter/peft.ts";
 import { LowrankError } from "../errors.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
@@ -26,6 +23,7 @@ import type {
   JobResult,
   RowChoice,
 } from "./engine.ts";
+import { readSource } from "./read-source.ts";
 import { gatherRows, rowsAt, scatterRows } from "./rows.ts";
 import { ServeError } from "./serve-error.ts";
 
@@ -92,11 +90,6 @@ function readQuietly(source: AdapterSource, maxRank: number): Adapter[] {
     if (error instanceof LowrankError) return [];
     throw error;
   }
-}
-
-function readSource({ home, files }: AdapterSource, where: string, maxRank: number): Adapter {
-  if (home === "onnx") return readOnnxAdapter(files.get("")!, { where, maxRank });
-  return home === "mlx" ? readMlxAdapter(files, { where, maxRank }) : readAdapter(files, { where, maxRank });
 }
 
 class LocalEngine implements Engine {

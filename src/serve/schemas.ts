@@ -122,6 +122,31 @@ export const modelsSchema: Schema = {
   },
 };
 
+const numbers: Schema = { type: "array", items: { type: "number" } };
+
+export const examplesSchema: Schema = {
+  type: "object",
+  required: ["examples"],
+  properties: {
+    examples: {
+      type: "array",
+      minItems: 1,
+      maxItems: 10_000,
+      description:
+        "inputs: one row of each input by name, flat; label: the number of the class, or the numbers that are wanted.",
+      items: {
+        type: "object",
+        required: ["inputs", "label"],
+        additionalProperties: false,
+        properties: {
+          inputs: { type: "object", additionalProperties: numbers },
+          label: { anyOf: [{ type: "number" }, numbers] },
+        },
+      },
+    },
+  },
+};
+
 /** The parameters of a path. */
 export function pathSchema(...names: readonly string[]): Schema {
   return { type: "object", properties: Object.fromEntries(names.map((name) => [name, text])) };

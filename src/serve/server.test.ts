@@ -4,8 +4,10 @@ import { request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { attachLora } from "../lora/attach.ts";
 import { drawn, twoLayers } from "../lora/testing/models.ts";
 import { tensor } from "../tensor.ts";
+import { createSession } from "../train/infer.ts";
 import {
   adapterFor,
   aloneWith,
@@ -104,11 +106,14 @@ describe("Open Inference Protocol v2", () => {
     const blended = got.slice(0, 4);
     expect(distance(got.slice(4, 8), await aloneWith(model, null, { x: rowOf(1) }))).toBeLessThan(tolerance);
     expect(distance(got.slice(8), await aloneWith(model, critic, { x: rowOf(2) }))).toBeLessThan(tolerance);
-    const one = await server.ask(
-      "/v2/models/two/infer",
-      inferBody(rowOf(0), { parameters: { adapter: "critic:0.3,poet:0.7" } }),
-    );
-    expect(distance(blended, valuesOf(one.body))).toBeLessThan(tolerance);
+    const session = await createSession(attachLora(model));
+    const sum = [
+      { adapter: poet, weight: 0.7 },
+      { adapter: critic, weight: 0.3 },
+    ];
+    const outputs = await session.run({ x: rowOf(0) }, { adapter: sum });
+    await session.dispose();
+    expect(distance(blended, [...(outputs.get("y")!.data as Float32Array)])).toBeLessThan(tolerance);
     expect(distance(blended, await aloneWith(model, poet, { x: rowOf(0) }))).toBeGreaterThan(0.01);
   });
 

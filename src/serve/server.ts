@@ -1,10 +1,12 @@
 // `lowrank serve`: from options to a server that listens, and back.
 import type { AddressInfo } from "node:net";
+import { availableParallelism } from "node:os";
 import type { FastifyInstance } from "fastify";
 import { LowrankError } from "../errors.ts";
 import { buildApp } from "./app.ts";
+import { Trainer, type TuneIn } from "./feedback/trainer.ts";
 import { isLoopback } from "./guard.ts";
-import { openMetrics } from "./metrics.ts";
+import { type Metrics, openMetrics } from "./metrics.ts";
 import { resolveServeOptions, type ServeOptions, type ServeSettings } from "./options.ts";
 import { asServeError } from "./serve-error.ts";
 import { Service, type ServiceEvents, type ServiceOptions } from "./service.ts";
@@ -15,6 +17,8 @@ export interface ServeContext {
   readonly log?: { write(line: string): void };
   /** Opens what runs the model; default: a worker thread. */
   readonly openEngine?: OpenOne;
+  /** Tunes from examples; default: in a thread of its own. */
+  readonly tune?: TuneIn;
 }
 
 export interface RunningServer {
@@ -53,8 +57,15 @@ export async function startServer(options: ServeOptions, context: ServeContext =
   }).catch((error: unknown) => {
     throw asConfigError(error);
   });
+  const trainer = openTrainer(settings, service, metrics, events, context.tune);
   try {
-    app = await buildApp({ service, metrics, settings, ...(context.log !== undefined && { log: context.log }) });
+    app = await buildApp({
+      service,
+      metrics,
+      settings,
+      trainer,
+      ...(context.log !== undefined && { log: context.log }),
+    });
     await listen(app, settings);
   } catch (error) {
     await app?.close();
@@ -74,10 +85,38 @@ export async function startServer(options: ServeOptions, context: ServeContext =
       return service.store?.names ?? [];
     },
     stop() {
-      stopping ??= stop(running, service, settings.stopTimeout * 1000);
+      stopping ??= Promise.all([trainer?.stop(), stop(running, service, settings.stopTimeout * 1000)]).then(
+        () => undefined,
+      );
       return stopping;
     },
   };
+}
+
+/** Bytes of examples that an adapter may have. */
+const maxExampleBytes = 1_000_000_000;
+
+function openTrainer(
+  { feedback, model, maxExamples, maxRank, workers, threads }: ServeSettings,
+  { store, description }: Service,
+  metrics: Metrics,
+  events: ServiceEvents,
+  tune: TuneIn | undefined,
+): Trainer | null {
+  if (!feedback || store === null) return null;
+  const spare = availableParallelism() - 1 - workers * threads;
+  return new Trainer({
+    model,
+    store,
+    description,
+    metrics,
+    maxExamples,
+    maxRank,
+    maxBytes: maxExampleBytes,
+    threads: Math.max(1, spare),
+    log: events.info,
+    ...(tune !== undefined && { tune }),
+  });
 }
 
 function serviceOptions(settings: ServeSettings): ServiceOptions {

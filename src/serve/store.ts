@@ -3,6 +3,7 @@
 // that is loaded has a key of its own, so that requests which hold the old one keep it while the new one is there.
 import { createHash } from "node:crypto";
 import { realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { LowrankError } from "../errors.ts";
 import { findAdapter, glance, type Identity, identify, type Listed, listAdapters, readPlace } from "./catalogue.ts";
 import type { AdapterSource, LoadedInfo } from "./engine.ts";
@@ -126,6 +127,22 @@ export class AdapterStore {
   versionsOf(name: string): { readonly versions: readonly string[]; readonly current: string } {
     const { versions, current } = this.#find(name);
     return { versions: [...versions.keys()], current };
+  }
+
+  /** The folder of an adapter. Throws ServeError 404 when there is none, 400 for an adapter that is one file. */
+  folderOf(name: string): string {
+    const { versions, current } = this.#find(name);
+    if (versions.get(current)!.home !== "onnx") return join(this.#root, name);
+    throw new ServeError(
+      400,
+      `adapter ${JSON.stringify(name)} is an .onnx_adapter file, which has no room for versions and examples`,
+    );
+  }
+
+  /** The files of the version that is served. Throws ServeError 404. */
+  read(name: string): Promise<AdapterSource> {
+    const { versions, current } = this.#find(name);
+    return readPlace(versions.get(current)!);
   }
 
   /** Every adapter with its state. */

@@ -15,7 +15,7 @@ import { type Tensor, tensor } from "../../tensor.ts";
 import { createSession } from "../../train/infer.ts";
 import { openEngine } from "../local-engine.ts";
 import type { ServeOptions } from "../options.ts";
-import { type RunningServer, startServer } from "../server.ts";
+import { type RunningServer, type ServeContext, startServer } from "../server.ts";
 
 /** An empty folder that goes when the tests of the calling file have ended. */
 export function temporaryFolder(): string {
@@ -94,11 +94,18 @@ export interface TestServer extends RunningServer {
 }
 
 /** Starts a server on a free port that stops when the tests of the calling file have ended. */
-export async function serve(home: Home, options: Partial<ServeOptions> = {}): Promise<TestServer> {
+export async function serve(
+  home: Home,
+  { tune, ...options }: Partial<ServeOptions> & Pick<ServeContext, "tune"> = {},
+): Promise<TestServer> {
   const lines: string[] = [];
   const server = await startServer(
     { model: home.modelPath, adapters: home.adapters, port: 0, threads: 1, reload: 0, ...options },
-    { log: { write: (line) => void lines.push(line) }, openEngine: (engine) => openEngine(engine) },
+    {
+      log: { write: (line) => void lines.push(line) },
+      openEngine: (engine) => openEngine(engine),
+      ...(tune !== undefined && { tune: (task) => tune(task, new AbortController().signal) }),
+    },
   );
   afterAll(() => server.stop());
   const ask: TestServer["ask"] = async (path, body, init = {}) => {
