@@ -3,10 +3,10 @@
 // The study's network, rank 8 on its three layers. A server (its own process) has all adapters resident; wrk, or autocannon
 // where there is none, asks it on loopback, one row in a request: of the base alone, of an adapter drawn at random from all,
 // in turn. Then requests come at half the rate that adapters reached (open loop, clients of our own), which gives the latency.
-// node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
+// With --seconds 0 it writes the adapters of --folder and ends. node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
 // content run alone, and memory is watched.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { tmpdir } from "node:os";
@@ -29,6 +29,7 @@ const { values } = parseArgs({
     soak: { type: "string" },
     json: { type: "string" },
     tool: { type: "string" },
+    folder: { type: "string" },
   },
 });
 const [count, seconds, rounds, connections] = ["adapters", "seconds", "rounds", "connections"].map((name) =>
@@ -39,18 +40,20 @@ const features = 784;
 const random = createRandom(1, "bench serve");
 const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 
-const folder = mkdtempSync(join(tmpdir(), "lowrank-bench-serve-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+// Writing a thousand adapters takes longer than timing them: --folder keeps them for the next time.
+const folder = values.folder ?? mkdtempSync(join(tmpdir(), "lowrank-bench-serve-"));
+process.on("exit", () => values.folder === undefined && rmSync(folder, { recursive: true, force: true }));
 const model = studyNetwork("linear", 0);
 const adapted = attachLora(model, config);
 await saveModel(model, join(folder, "base.onnx"));
-mkdirSync(join(folder, "adapters"));
+mkdirSync(join(folder, "adapters"), { recursive: true });
 
 if (values.soak === undefined) await time();
 else await soak(Number(values.soak));
 
 async function time() {
   await saveAll(count);
+  if (seconds === 0) return;
   const server = await startServer(["--max-resident", String(count + 10), "--reload", "5"]);
   try {
     await warmUp(server.url);
@@ -95,7 +98,9 @@ function report({ base, withAdapters, share, half, batch, memory }) {
 }
 
 async function saveAll(number) {
-  for (let at = 0; at < number; at++) await saveAdapter(join(folder, "adapters", `a${at}`), randomAdapter());
+  for (let at = 0; at < number; at++)
+    if (!existsSync(join(folder, "adapters", `a${at}`)))
+      await saveAdapter(join(folder, "adapters", `a${at}`), randomAdapter());
 }
 
 function randomAdapter() {
