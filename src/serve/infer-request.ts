@@ -68,9 +68,11 @@ export function splitBody(body: Uint8Array, header: string | undefined): { json:
   return { json: parseJson(body.subarray(0, length)), binary: body.subarray(length) };
 }
 
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
 function parseJson(bytes: Uint8Array): unknown {
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    return JSON.parse(utf8.decode(bytes));
   } catch (error) {
     throw new ServeError(400, `the body is no JSON: ${error instanceof Error ? error.message : "unreadable"}`, {
       cause: error,

@@ -144,7 +144,7 @@ class LocalEngine implements Engine {
     const attached = relabelled(label, () => attachLora(this.#model, adapter.config));
     if (this.#groups.length >= this.#options.maxSessions) {
       throw new LowrankError(
-        "adapter",
+        "config",
         `${label}: it changes other parts of the model than the adapters loaded so far, and there are ${this.#groups.length} sessions already; raise --max-sessions, or name its layers with --target`,
       );
     }

@@ -8,9 +8,9 @@ import { Trainer, type TuneIn } from "./feedback/trainer.ts";
 import { isLoopback } from "./guard.ts";
 import { type Metrics, openMetrics } from "./metrics.ts";
 import { resolveServeOptions, type ServeOptions, type ServeSettings } from "./options.ts";
+import type { OpenOne } from "./pool.ts";
 import { asServeError } from "./serve-error.ts";
 import { Service, type ServiceEvents, type ServiceOptions } from "./service.ts";
-import type { OpenOne } from "./worker-engine.ts";
 
 export interface ServeContext {
   /** Where log lines go; default: stdout. */

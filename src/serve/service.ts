@@ -7,10 +7,10 @@ import type { Description, EngineOptions, RowChoice } from "./engine.ts";
 import type { InferRequest } from "./infer-request.ts";
 import type { Metrics } from "./metrics.ts";
 import { assertName, isName } from "./names.ts";
+import { type OpenOne, Pool } from "./pool.ts";
 import { sampleAdapters } from "./samples.ts";
 import { ServeError } from "./serve-error.ts";
 import { AdapterStore, type Lease, type StoreLimits } from "./store.ts";
-import { type OpenOne, openPool, type Pool } from "./worker-engine.ts";
 
 export interface ServiceOptions extends StoreLimits, Omit<EngineOptions, "samples"> {
   /** What the base is called. */
@@ -41,9 +41,11 @@ export interface Answer {
   readonly digest: string | undefined;
 }
 
-export interface Inference {
-  readonly answer: Promise<Answer>;
-  cancel(): void;
+/** Whether a client is still there. */
+export interface Departure {
+  readonly hasLeft: boolean;
+  /** Calls `call` when it leaves. */
+  onLeave(call: () => void): void;
 }
 
 /** The version of the base: its file does not change while it is served. */
@@ -89,9 +91,12 @@ export class Service {
     if (!isName(options.name)) assertName(options.name, "--name");
     const samples = options.adapters === null ? [] : await sampleAdapters(options.adapters, options.maxAdapterBytes);
     let store: AdapterStore | null = null;
-    const pool = await openPool({
-      ...options,
-      samples,
+    const { model, device, threads, targets, maxRank, maxSessions, workers } = options;
+    const pool = await Pool.open({
+      ...{ model, maxRank, maxSessions, workers, samples },
+      ...(device !== undefined && { device }),
+      ...(threads !== undefined && { threads }),
+      ...(targets !== undefined && { targets }),
       onLost(reason) {
         store?.forget();
         metrics.workerEnded();
@@ -144,7 +149,7 @@ export class Service {
    * @throws ServeError 404 for unknown models, adapters and versions, 400 where an adapter is named twice, 429 and 503 when it
    * cannot be taken now.
    */
-  async infer(name: string, version: string | undefined, request: InferRequest, signal: AbortSignal): Promise<Answer> {
+  async infer(name: string, version: string | undefined, request: InferRequest, departure: Departure): Promise<Answer> {
     const wanted = this.#wantedOf(name, version, request.wanted);
     const leases: Lease[] = [];
     const release = (): void => {
@@ -153,7 +158,7 @@ export class Service {
     let choices: readonly RowChoice[];
     try {
       choices = await this.#hold(wanted, name === this.name ? undefined : version, leases);
-      signal.throwIfAborted();
+      if (departure.hasLeft) throw new ServeError(499, "the client has left");
     } catch (error) {
       release();
       throw error;
@@ -166,21 +171,16 @@ export class Service {
       timeout: Math.min(timeout, this.#options.timeout),
       release,
     });
-    const leave = (): void => submitted.cancel();
-    signal.addEventListener("abort", leave, { once: true });
-    try {
-      const answered: Answered = await submitted.answer;
-      this.#metrics.answered(answered.waited, answered.ran);
-      const [first, ...others] = leases;
-      const isOne = first !== undefined && others.length === 0 && wanted.every((one) => one.length === 1);
-      return {
-        outputs: answered.outputs,
-        version: name === this.name ? baseVersion : (first?.version ?? baseVersion),
-        digest: isOne ? first.digest : undefined,
-      };
-    } finally {
-      signal.removeEventListener("abort", leave);
-    }
+    departure.onLeave(() => submitted.cancel());
+    const answered: Answered = await submitted.answer;
+    this.#metrics.answered(answered.waited, answered.ran);
+    const [first, ...others] = leases;
+    const isOne = first !== undefined && others.length === 0 && wanted.every((one) => one.length === 1);
+    return {
+      outputs: answered.outputs,
+      version: name === this.name ? baseVersion : (first?.version ?? baseVersion),
+      digest: isOne ? first.digest : undefined,
+    };
   }
 
   /** From now on the server is not ready: load balancers send their requests elsewhere. */

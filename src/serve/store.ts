@@ -4,10 +4,10 @@
 import { createHash } from "node:crypto";
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
-import { LowrankError } from "../errors.ts";
 import { findAdapter, glance, type Identity, identify, type Listed, listAdapters, readPlace } from "./catalogue.ts";
 import type { AdapterSource, LoadedInfo } from "./engine.ts";
-import { asServeError, ServeError } from "./serve-error.ts";
+import { Refusals } from "./refusals.ts";
+import { ServeError } from "./serve-error.ts";
 
 /** Where adapters are loaded: a pool of engines. */
 export interface Loader {
@@ -55,12 +55,6 @@ interface Resident {
   isGone: boolean;
 }
 
-/** A content that could not be loaded, so that it is not tried again before it changes. */
-interface Refused {
-  readonly identity: string;
-  readonly error: ServeError;
-}
-
 export type AdapterState = "READY" | "UNAVAILABLE" | "LOADING";
 
 export interface IndexEntry {
@@ -83,7 +77,7 @@ export class AdapterStore {
   /** By name and version, the least recently used first. */
   readonly #resident = new Map<string, Resident>();
   readonly #loading = new Map<string, Promise<Resident>>();
-  readonly #refused = new Map<string, Refused>();
+  readonly #refusals = new Refusals();
   #bytes = 0;
   #reserved = 0;
   #count = 0;
@@ -133,10 +127,7 @@ export class AdapterStore {
   folderOf(name: string): string {
     const { versions, current } = this.#find(name);
     if (versions.get(current)!.home !== "onnx") return join(this.#root, name);
-    throw new ServeError(
-      400,
-      `adapter ${JSON.stringify(name)} is an .onnx_adapter file, which has no room for versions and examples`,
-    );
+    throw new ServeError(400, `${labelOf(name)} is an .onnx_adapter file, which has no room for versions and examples`);
   }
 
   /** The files of the version that is served. Throws ServeError 404. */
@@ -152,7 +143,7 @@ export class AdapterStore {
       const isResident = this.#resident.has(id);
       const state = isResident ? "READY" : this.#loading.has(id) ? "LOADING" : "UNAVAILABLE";
       const idle = this.#withdrawn.has(name) ? "unloaded" : "not loaded yet: the first request loads it";
-      const reason = isResident ? "" : (this.#refused.get(id)?.error.message ?? (state === "LOADING" ? "" : idle));
+      const reason = isResident ? "" : (this.#refusals.reasonOf(id)?.message ?? (state === "LOADING" ? "" : idle));
       return { name, version: current, state, reason };
     });
   }
@@ -165,7 +156,7 @@ export class AdapterStore {
 
   /** Whether it was tried and could not be loaded. */
   isRefused(name: string, version: string): boolean {
-    return this.#refused.has(idOf(name, version));
+    return this.#refusals.reasonOf(idOf(name, version)) !== undefined;
   }
 
   /**
@@ -285,16 +276,15 @@ export class AdapterStore {
     if (place === undefined) {
       throw new ServeError(
         404,
-        `adapter ${JSON.stringify(name)} has no version ${JSON.stringify(version)}; it has ${[...versions.keys()].join(", ")}`,
+        `${labelOf(name)} has no version ${JSON.stringify(version)}; it has ${[...versions.keys()].join(", ")}`,
       );
     }
     const begun = performance.now();
     const identity = await identify(this.#root, place).catch((error: unknown) =>
       this.#refuse(name, version, null, error),
     );
-    const refused = this.#refused.get(id);
-    if (refused?.identity === identity.text) throw refused.error;
-    this.#refused.delete(id);
+    if (this.#refusals.isKnown(id, identity.text)) throw this.#refusals.reasonOf(id);
+    this.#refusals.forget(id);
     const { maxAdapterBytes } = this.#limits;
     if (identity.bytes > maxAdapterBytes) {
       const fault = new ServeError(
@@ -311,7 +301,7 @@ export class AdapterStore {
       const seen = await glance(this.#root, name, place);
       const source = await readPlace(place);
       const digest = digestOf(source);
-      const { bytes } = await this.#loader.load(key, `adapter ${JSON.stringify(name)}`, source);
+      const { bytes } = await this.#loader.load(key, labelOf(name), source);
       if (generation !== this.#generation)
         throw new ServeError(503, "the workers are starting; try again", { retryAfter: 1 });
       const resident: Resident = {
@@ -336,21 +326,10 @@ export class AdapterStore {
     }
   }
 
-  /** Remembers why a content cannot be loaded, and throws it. What is the server's own trouble is not held against the files. */
+  /** Throws what clients are told of an error of loading. */
   #refuse(name: string, version: string, identity: Identity | null, error: unknown): never {
-    const known = asServeError(error);
-    if (known === null) throw error;
-    const isOfFiles = known.status === 400 || known.status === 404;
-    const where = `adapter ${JSON.stringify(name)}`;
-    const told =
-      isOfFiles && !known.message.startsWith(where)
-        ? new ServeError(known.status, `${where}: ${withoutPaths(error, known)}`, { cause: error })
-        : known;
-    if (isOfFiles && identity !== null) {
-      if (this.#refused.size > 10_000) this.#refused.clear();
-      this.#refused.set(idOf(name, version), { identity: identity.text, error: told });
-      this.#events.onFail?.(name, version, told.message);
-    }
+    const { told, isOfFiles } = this.#refusals.add(idOf(name, version), labelOf(name), identity, error);
+    if (isOfFiles && told instanceof ServeError) this.#events.onFail?.(name, version, told.message);
     throw told;
   }
 
@@ -361,7 +340,7 @@ export class AdapterStore {
     const resident = this.#resident.get(id);
     if (place !== undefined && resident !== undefined) {
       const { text } = await identify(this.#root, place);
-      if (text === resident.identity || (!isAsked && this.#refused.get(id)?.identity === text)) return;
+      if (text === resident.identity || (!isAsked && this.#refusals.isKnown(id, text))) return;
     }
     await this.#loadOnce(listed, version, id);
   }
@@ -419,6 +398,11 @@ function idOf(name: string, version: string): string {
   return `${name}@${version}`;
 }
 
+/** What messages call an adapter. */
+function labelOf(name: string): string {
+  return `adapter ${JSON.stringify(name)}`;
+}
+
 function unknown(name: string): ServeError {
   return new ServeError(404, `there is no model or adapter ${JSON.stringify(name)}`);
 }
@@ -435,10 +419,4 @@ function digestOf({ files }: AdapterSource): string {
     hash.update(`${name} ${bytes.length}\n`).update(bytes);
   }
   return hash.digest("hex").slice(0, 16);
-}
-
-/** A file's error without where it lies: clients need not know. */
-function withoutPaths(error: unknown, known: ServeError): string {
-  if (!(error instanceof LowrankError) || error.code !== "file") return known.message;
-  return known.message.replace(/^.*?: (?=cannot)/, "");
 }

@@ -120,13 +120,13 @@ async function infer(
   reply: FastifyReply,
 ): Promise<FastifyReply> {
   const begun = performance.now();
-  const signal = departureOf(reply);
+  const departure = departureOf(reply);
   const { name, version } = request.params;
   let isSuccess = false;
   try {
     assertName(name, "model");
     const asked = readInferRequest(request.body, binaryOf(request), service.description, settings);
-    const answer = await service.infer(name, version, asked, signal);
+    const answer = await service.infer(name, version, asked, departure);
     const { digest } = answer;
     const head = {
       model_name: name,
