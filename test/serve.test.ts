@@ -172,6 +172,31 @@ describe("lowrank serve", () => {
     expect(running.soFar.stdout).not.toContain(key);
   });
 
+  it("tunes an adapter from examples in a thread of its own", async () => {
+    const { running, url } = await start(folder, ["--feedback"]);
+    const send = async (path: string, value?: unknown): Promise<unknown> => {
+      const init = value === undefined ? {} : { method: "POST", headers: json, body: JSON.stringify(value) };
+      return (await fetch(`${url}/v1/adapters/a2${path}`, init)).json();
+    };
+    // Every row is of the same class, whatever it holds: easily learnt.
+    const random = createRandom(0, "lessons");
+    const examples = Array.from({ length: 200 }, () => ({
+      inputs: { x: Array.from({ length: width }, () => random.uniform()) },
+      label: 1,
+    }));
+    expect(await send("/examples", { examples })).toMatchObject({ added: 200 });
+    expect(await send("/train", {})).toMatchObject({ state: "queued" });
+    const training = async (): Promise<{ state: string }> => (await send("/train")) as { state: string };
+    await expect.poll(async () => (await training()).state, { timeout: 30_000, interval: 100 }).toMatch(/done|failed/);
+    expect(await training()).toMatchObject({ state: "done", outcome: "better", version: "2" });
+    const { values } = await ask(url, "a2");
+    expect(contentOf(values)).toBe(-1);
+    expect(await send("/rollback", {})).toEqual({ name: "a2", current: "1" });
+    expect(contentOf((await ask(url, "a2")).values)).toBe(2);
+    running.process.kill("SIGTERM");
+    expect((await running.ended).code).toBe(0);
+  });
+
   it("says in one line what is wrong with how it was started", async () => {
     writeFileSync(join(folder, "short.key"), "short\n");
     for (const [args, message] of [

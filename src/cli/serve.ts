@@ -34,6 +34,8 @@ export function serveCommand(): Command {
       collect,
     )
     .option("--allow-loading", "let clients load and unload adapters of the folder")
+    .option("--feedback", "let clients send labelled examples and have adapters tuned from them")
+    .addOption(number("--max-examples <n>", "examples that are kept for each adapter").default(d.maxExamples))
     .addOption(
       number("--workers <n>", "threads that run the model, each with the base and all resident adapters").default(
         d.workers,
