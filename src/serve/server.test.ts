@@ -521,6 +521,18 @@ describe("limits", () => {
   });
 });
 
+describe("requests for adapters that are not loaded yet", () => {
+  it("are bounded as those that wait for a batch are", async () => {
+    const cold = await serve(await makeHome({ poet, critic }), { maxQueue: 2 });
+    const asked = Array.from({ length: 12 }, () => cold.ask("/v2/models/poet/infer", inferBody(x1)));
+    const statuses = (await Promise.all(asked)).map(({ status }) => status);
+    expect(statuses).toContain(200);
+    expect(statuses.every((status) => status === 200 || status === 429)).toBe(true);
+    expect(await cold.ask("/v2/models/poet/infer", inferBody(x1))).toMatchObject({ status: 200 });
+    expect(String((await cold.ask("/metrics")).body)).toMatch(/lowrank_adapters_resident 1\n/);
+  });
+});
+
 describe("ends", () => {
   it("finishes what it accepted, and then takes no more", async () => {
     const ending = await serve(home, { maxDelay: 300 });

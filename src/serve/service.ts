@@ -61,6 +61,8 @@ export class Service {
   readonly #metrics: Metrics;
   readonly #sweep: NodeJS.Timeout | undefined;
   #isStopping: boolean = false;
+  /** Requests that wait for an adapter to be loaded. */
+  #loading = 0;
 
   private constructor(
     options: ServiceOptions,
@@ -144,12 +146,13 @@ export class Service {
   }
 
   /**
-   * Begins a request to the model of that name.
+   * Answers a request to the model of that name.
    *
    * @throws ServeError 404 for unknown models, adapters and versions, 400 where an adapter is named twice, 429 and 503 when it
    * cannot be taken now.
    */
   async infer(name: string, version: string | undefined, request: InferRequest, departure: Departure): Promise<Answer> {
+    const begun = performance.now();
     const wanted = this.#wantedOf(name, version, request.wanted);
     const leases: Lease[] = [];
     const release = (): void => {
@@ -168,7 +171,8 @@ export class Service {
       inputs,
       rows,
       choices,
-      timeout: Math.min(timeout, this.#options.timeout),
+      // Loading an adapter is a part of it.
+      timeout: Math.max(0, Math.min(timeout, this.#options.timeout) - (performance.now() - begun)),
       release,
     });
     departure.onLeave(() => submitted.cancel());
@@ -226,7 +230,7 @@ export class Service {
     for (const { name } of new Set(wanted.flat())) {
       if (keys.has(name)) continue;
       const held = this.#storeFor(name).acquire(name, version);
-      const lease = held instanceof Promise ? await held : held;
+      const lease = held instanceof Promise ? await this.#whenLoaded(held) : held;
       leases.push(lease);
       keys.set(name, lease.key);
     }
@@ -236,6 +240,25 @@ export class Service {
       if (others.length === 0 && first.weight === 1) return keys.get(first.name)!;
       return parts.map((part) => ({ key: keys.get(part.name)!, weight: part.weight }));
     });
+  }
+
+  /** Those that wait for an adapter are no more than those that wait for a batch may be. */
+  async #whenLoaded(held: Promise<Lease>): Promise<Lease> {
+    if (this.#loading >= this.#options.maxQueue) {
+      void held.then(
+        (lease) => lease.release(),
+        () => undefined,
+      );
+      throw new ServeError(429, "too many requests wait for their adapters to be loaded; try again later", {
+        retryAfter: 1,
+      });
+    }
+    this.#loading++;
+    try {
+      return await held;
+    } finally {
+      this.#loading--;
+    }
   }
 
   #storeFor(name: string): AdapterStore {
