@@ -9,6 +9,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -48,6 +49,7 @@ const adapted = attachLora(model, config);
 await saveModel(model, join(folder, "base.onnx"));
 mkdirSync(join(folder, "adapters"), { recursive: true });
 
+const shared = payload();
 if (values.soak === undefined) await time();
 else await soak(Number(values.soak));
 
@@ -114,41 +116,33 @@ function floats(dims, scale) {
   return tensor("float32", dims, data);
 }
 
+/** A server without access lines in its log, which would be a share of the work. */
 async function startServer(args) {
-  const command = [
-    main,
-    "serve",
-    join(folder, "base.onnx"),
-    "--adapters",
-    join(folder, "adapters"),
-    "--port",
-    "0",
-    "--max-batch",
-    values.batch,
-    "--max-delay",
-    values.delay,
-    "--max-queue",
-    "4096",
-  ];
-  const child = spawn(process.execPath, [...command, "--log-level", "info", ...args], {
-    stdio: ["ignore", "pipe", "inherit"],
+  const port = await freePort();
+  const bounds = ["--max-batch", values.batch, "--max-delay", values.delay, "--max-queue", "4096"];
+  const command = [main, "serve", join(folder, "base.onnx"), "--adapters", join(folder, "adapters")];
+  const child = spawn(process.execPath, [...command, ...bounds, "--port", port, "--log-level", "warn", ...args], {
+    stdio: ["ignore", "ignore", "inherit"],
   });
-  // Access lines would be a share of the work: what is read here is not kept.
-  let text = "";
-  const url = await new Promise((resolve, reject) => {
-    child.on("exit", () => reject(new Error(text)));
-    child.stdout.setEncoding("utf8").on("data", (part) => {
-      if (text.length < 1e6) text += part;
-      const found = /"url":"(http[^"]*)".*"listening"/.exec(text);
-      if (found) resolve(found[1]);
-    });
-  });
+  const url = `http://127.0.0.1:${port}`;
+  while (!(await fetch(`${url}/v2/health/ready`).catch(() => ({ ok: false }))).ok) {
+    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
   const stop = () =>
     new Promise((resolve) => {
       child.on("exit", resolve);
       child.kill("SIGTERM");
     });
   return { url, pid: child.pid, stop };
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return String(port);
 }
 
 async function memoryOf({ pid }) {
@@ -274,8 +268,6 @@ async function atRate(url, rate, duration) {
   };
 }
 
-const shared = payload();
-
 function ask(url, name, agent, { headers, body } = shared) {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
@@ -326,15 +318,7 @@ async function soak(duration) {
     for (let b = 0; b < a; b++) apart = Math.min(apart, distance(expected[a], expected[b]));
   const held = Array.from({ length: names }, (_, at) => new Set([at]));
   for (let at = 0; at < names; at++) await saveAdapter(join(folder, "adapters", `a${at}`), adapters[at]);
-  const server = await startServer([
-    "--allow-loading",
-    "--max-resident",
-    "12",
-    "--reload",
-    "0.2",
-    "--log-level",
-    "warn",
-  ]);
+  const server = await startServer(["--allow-loading", "--max-resident", "12", "--reload", "0.2"]);
   const counts = { asked: 0, answered: 0, away: 0, wrong: 0, worst: 0, changes: 0 };
   const end = performance.now() + duration * 1000;
   const memory = [];
