@@ -80,6 +80,17 @@ describe("the store", () => {
     expect(loader.order.slice(4)).toEqual(["-a@1", "+b@1"]);
   });
 
+  it("waits for room that others are about to leave", async () => {
+    const { store, loader } = await open({ maxResident: 1 });
+    const a = await store.acquire("a");
+    const asked = Promise.all([use(store, "b"), use(store, "c"), use(store, "b")]);
+    setTimeout(() => a.release(), 30);
+    await asked;
+    expect(loader.order.slice(0, 2)).toEqual(["+a@1", "-a@1"]);
+    expect(loader.loaded.size).toBe(1);
+    expect(store.resident).toEqual({ count: 1, bytes: 1000 });
+  });
+
   it("keeps within its memory, by the size of the files before they are read", async () => {
     const { store, loader } = await open({ maxMemory: 3000 });
     for (const name of ["a", "b", "c"]) await use(store, name);

@@ -64,6 +64,9 @@ export interface IndexEntry {
   readonly reason: string;
 }
 
+/** How long a request waits for room that adapters in use take, in milliseconds. */
+const maxWait = 1000;
+
 export class AdapterStore {
   readonly #folder: string;
   readonly #root: string;
@@ -79,7 +82,11 @@ export class AdapterStore {
   readonly #loading = new Map<string, Promise<Resident>>();
   readonly #refusals = new Refusals();
   #bytes = 0;
-  #reserved = 0;
+  /** What is being loaded. */
+  #reservedBytes = 0;
+  #reservedCount = 0;
+  /** Called when an adapter is no longer in use. */
+  #waiting: (() => void)[] = [];
   #count = 0;
   /** Counts how often the engines were replaced. */
   #generation = 0;
@@ -249,7 +256,9 @@ export class AdapterStore {
       if (!isHeld) return;
       isHeld = false;
       resident.pins--;
-      if (resident.pins === 0 && resident.isLeaving) this.#letGo(resident);
+      if (resident.pins > 0) return;
+      if (resident.isLeaving) this.#letGo(resident);
+      for (const wake of this.#waiting.splice(0)) wake();
     };
     return { key, name, version, digest, release };
   }
@@ -293,8 +302,7 @@ export class AdapterStore {
       );
       this.#refuse(name, version, identity, fault);
     }
-    this.#makeRoom(identity.bytes);
-    this.#reserved += identity.bytes;
+    const giveBack = await this.#reserve(identity.bytes);
     const key = `${id}#${this.#count++}`;
     const generation = this.#generation;
     try {
@@ -316,14 +324,43 @@ export class AdapterStore {
         isLeaving: false,
         isGone: false,
       };
+      giveBack();
       this.#replace(id, resident);
       this.#events.onLoad?.(name, version, (performance.now() - begun) / 1000);
       return resident;
     } catch (error) {
       return this.#refuse(name, version, identity, error);
     } finally {
-      this.#reserved -= identity.bytes;
+      giveBack();
     }
+  }
+
+  /**
+   * Keeps room for an adapter until the function that it returns is called, waiting a while where all that is resident is in
+   * use. Throws ServeError 503.
+   */
+  async #reserve(bytes: number): Promise<() => void> {
+    const end = performance.now() + maxWait;
+    while (!this.#makeRoom(bytes)) {
+      const left = end - performance.now();
+      if (left <= 0) throw noRoom();
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, left);
+        this.#waiting.push(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+    }
+    this.#reservedBytes += bytes;
+    this.#reservedCount++;
+    let isKept = true;
+    return () => {
+      if (!isKept) return;
+      isKept = false;
+      this.#reservedBytes -= bytes;
+      this.#reservedCount--;
+    };
   }
 
   /** Throws what clients are told of an error of loading. */
@@ -353,8 +390,11 @@ export class AdapterStore {
     this.#makeRoom(0, resident);
   }
 
-  /** Lets go of what was not used for longest until `bytes` more fit. Throws ServeError 503 when what is in use leaves no room. */
-  #makeRoom(bytes: number, except?: Resident): void {
+  /**
+   * Lets go of what was not used for longest until another adapter of `bytes` fits, or, given one, until those that are there
+   * with it do. Returns whether they fit now. Throws ServeError 400 for one that never will.
+   */
+  #makeRoom(bytes: number, added?: Resident): boolean {
     const { maxMemory, maxResident } = this.#limits;
     if (bytes > maxMemory) {
       throw new ServeError(
@@ -362,17 +402,17 @@ export class AdapterStore {
         `expected at most ${maxMemory} bytes, which is all that adapters may take, got ${bytes}; see --memory`,
       );
     }
-    const more = except === undefined ? 1 : 0;
-    const isOver = (): boolean =>
-      this.#bytes + this.#reserved + bytes > maxMemory || this.#resident.size + this.#loading.size * more > maxResident;
-    if (!isOver()) return;
-    for (const [id, resident] of this.#resident) {
-      if (resident.pins > 0 || resident === except) continue;
+    const isOver = (): boolean => {
+      const count = this.#resident.size + (added === undefined ? this.#reservedCount + 1 : 0);
+      return count > maxResident || this.#bytes + this.#reservedBytes + bytes > maxMemory;
+    };
+    for (const [id, resident] of isOver() ? this.#resident : []) {
+      if (resident.pins > 0 || resident === added) continue;
       this.#dismiss(id, resident);
       this.#events.onEvict?.(resident.name, resident.version);
-      if (!isOver()) return;
+      if (!isOver()) break;
     }
-    if (except === undefined) throw noRoom();
+    return !isOver();
   }
 
   #dismissId(id: string): void {
