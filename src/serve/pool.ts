@@ -43,7 +43,9 @@ export class Pool {
   /** Opens the engines. Throws as opening one does. */
   static async open(options: PoolOptions): Promise<Pool> {
     let pool: Pool | undefined;
-    const engines = await openAll(options, (reason) => pool?.#replace(reason));
+    const engines = await openAll(options, (reason) => {
+      if (pool !== undefined) pool.#replace(reason);
+    });
     pool = new Pool(options, engines[0]!.description);
     pool.#slots = engines.map((engine) => ({ engine, jobs: 0 }));
     return pool;
