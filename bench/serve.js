@@ -2,8 +2,9 @@
 //   [--batch 64] [--binary] [--json FILE]
 // The study's network, rank 8 on its three layers. A server (its own process) has all adapters resident; wrk, or autocannon
 // where there is none, asks it on loopback, one row in a request: of the base alone, of an adapter drawn at random from all,
-// in turn. Then requests come at half the rate that adapters reached (open loop, clients of our own), which gives the latency.
-// With --seconds 0 it writes the adapters of --folder and ends. node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
+// in turn. Then requests come at half the rate that adapters reached, which gives the latency. --seconds 0 writes the adapters
+// of --folder and ends.
+// node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
 // content run alone, and memory is watched.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -67,7 +68,7 @@ async function time() {
       }
     }
     const rate = (what) => statistics(samples[what].map((one) => one.rate)).median;
-    const half = await atRate(server.url, rate("adapters") / 2, seconds);
+    const half = await atHalf(server.url, rate("adapters") / 2);
     const batch = await meanBatch(server.url);
     const result = {
       adapters: count,
@@ -94,7 +95,7 @@ function report({ base, withAdapters, share, half, batch, memory }) {
     `${count} adapters:         ${withAdapters.toFixed(0)} requests/s, ${(100 * share).toFixed(0)} % of it; ${batch.toFixed(1)} rows in a batch on the whole`,
   );
   console.log(
-    `at half of that (${half.rate.toFixed(0)}/s): median ${half.median.toFixed(1)} ms, p99 ${half.p99.toFixed(1)} ms, largest ${half.max.toFixed(1)} ms, ${half.failed} failed`,
+    `at half of that (${half.rate.toFixed(0)}/s): median ${half.median.toFixed(1)} ms, p99 ${half.p99.toFixed(1)} ms, ${half.failed} failed`,
   );
   console.log(`memory: ${memory.before} MiB with all resident, ${memory.after} MiB after`);
 }
@@ -178,14 +179,22 @@ function payload() {
   };
 }
 
-/** Requests a second that a load tool gets answered when each connection asks again as soon as it has its answer. */
-async function saturate(url, what, duration = seconds) {
+function loadTool() {
   const hasWrk = spawnSync("wrk", ["-v"]).error === undefined;
-  const tool = values.tool ?? (hasWrk ? "wrk" : "autocannon");
-  return tool === "wrk" ? withWrk(url, what, duration) : withAutocannon(url, what, duration);
+  return values.tool ?? (hasWrk ? "wrk" : "autocannon");
 }
 
-async function withWrk(url, what, duration) {
+/** Half of a rate: the load tool's own, or requests that come whether those before are answered or not. */
+async function atHalf(url, rate) {
+  return loadTool() === "wrk" ? withWrk(url, "adapters", seconds, rate) : atRate(url, rate, seconds);
+}
+
+/** Requests a second that a load tool gets answered when each connection asks again as soon as it has its answer. */
+async function saturate(url, what, duration = seconds) {
+  return loadTool() === "wrk" ? withWrk(url, what, duration) : withAutocannon(url, what, duration);
+}
+
+async function withWrk(url, what, duration, rate = null) {
   const { headers, body } = payload();
   const file = join(folder, "body");
   writeFileSync(file, body);
@@ -196,19 +205,14 @@ async function withWrk(url, what, duration) {
     `local f = io.open(${JSON.stringify(file)}, "rb"); local body = f:read("*a"); f:close()`,
     `local headers = {${Object.entries(headers).map(([name, value]) => `["${name}"] = "${value}"`)}}`,
     `request = function() return wrk.format("POST", ${path}, headers, body) end`,
+    // Each connection pauses between its requests, for a time of its own drawing.
+    ...(rate === null
+      ? []
+      : [`delay = function() return math.random(0, ${Math.round((2000 * connections) / rate)}) end`]),
   ];
   writeFileSync(script, lines.join("\n"));
-  const child = spawn("wrk", [
-    "-t1",
-    `-c${connections}`,
-    `-d${duration}s`,
-    "--timeout",
-    "10s",
-    "--latency",
-    "-s",
-    script,
-    url,
-  ]);
+  const command = ["-t1", `-c${connections}`, `-d${duration}s`, "--timeout", "10s", "--latency", "-s", script, url];
+  const child = spawn("wrk", command);
   let text = "";
   child.stdout.setEncoding("utf8").on("data", (part) => {
     text += part;
@@ -216,7 +220,19 @@ async function withWrk(url, what, duration) {
   await new Promise((resolve) => child.on("close", resolve));
   const failed = Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0);
   if (failed > 0 || /Socket errors/.test(text)) throw new Error(`requests failed:\n${text}`);
-  return { rate: Number(/Requests\/sec:\s*([\d.]+)/.exec(text)[1]), p99: /99%\s*(\S+)/.exec(text)[1] };
+  const quantile = (share) => milliseconds(new RegExp(`${share}%\\s*(\\S+)`).exec(text)[1]);
+  return {
+    rate: Number(/Requests\/sec:\s*([\d.]+)/.exec(text)[1]),
+    median: quantile(50),
+    p99: quantile(99),
+    failed,
+  };
+}
+
+/** "1.25ms", "830.00us", "1.02s" */
+function milliseconds(text) {
+  const value = Number.parseFloat(text);
+  return text.endsWith("us") ? value / 1000 : text.endsWith("ms") ? value : 1000 * value;
 }
 
 async function withAutocannon(url, what, duration) {
