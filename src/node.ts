@@ -33,6 +33,8 @@ export {
 } from "./runs/run-record.ts";
 export { type SaveOptions, saveModel } from "./runs/save-model.ts";
 export { type EventLog, type EventLogOptions, openEvents, type Scalars } from "./runs/tensorboard.ts";
+export type { LogLevel, ServeOptions } from "./serve/options.ts";
+export { type RunningServer, type ServeContext, startServer } from "./serve/server.ts";
 export { runDomains } from "./study/domains/domains.ts";
 export { type StudyOptions, studyDefaults } from "./study/options.ts";
 export type { CompressionPoint, Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";

@@ -13,6 +13,7 @@ import { reportError } from "./main-errors.ts";
 import { predictCommand } from "./predict.ts";
 import { pretrainCommand } from "./pretrain.ts";
 import { runsCommand } from "./runs.ts";
+import { serveCommand } from "./serve.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
 import { endOnClosedPipe } from "./terminal.ts";
@@ -47,6 +48,7 @@ for (const command of [
   gradcheckCommand(),
   adapterCommand(),
   compressCommand(),
+  serveCommand(),
 ]) {
   command.exitOverride().configureOutput({ outputError: () => {} });
   program.addCommand(command);

@@ -50,6 +50,12 @@ export interface AdapterSession {
   unload(name: string): void;
   /** The names of the loaded adapters. */
   readonly loaded: readonly string[];
+  /**
+   * Why rows cannot have this adapter beside rows with others: faults of its sites. Empty when they can.
+   *
+   * @throws LowrankError "adapter" when it is not loaded or does not fit.
+   */
+  rowFaults(choice: AdapterChoice): readonly string[];
   /** Frees the session when the runs that have begun are done. */
   dispose(): Promise<void>;
 }
@@ -85,6 +91,7 @@ function plainSession(model: Model, session: Session): AdapterSession {
     load: refuse,
     unload: refuse,
     loaded: [],
+    rowFaults: (choice) => (choice === null ? [] : refuse()),
     dispose: () => session.dispose(),
   };
 }
@@ -133,6 +140,11 @@ class SwitchingSession implements AdapterSession {
 
   unload(name: string): void {
     this.#adapters.unload(name);
+  }
+
+  rowFaults(choice: AdapterChoice): readonly string[] {
+    const [fitted] = this.#adapters.resolve([choice]);
+    return fitted ? this.#faultsInRows(fitted) : [];
   }
 
   async run(
@@ -194,13 +206,13 @@ class SwitchingSession implements AdapterSession {
     const faults = new Set<string>();
     for (const one of new Set(fitted)) {
       if (one === null) continue;
-      for (const fault of this.#rowFaults(one)) faults.add(fault);
+      for (const fault of this.#faultsInRows(one)) faults.add(fault);
     }
     throwFaults("adapter", "rows", [...faults]);
   }
 
   /** What of an adapter cannot differ from row to row. */
-  #rowFaults(fitted: Fitted): readonly string[] {
+  #faultsInRows(fitted: Fitted): readonly string[] {
     let faults = this.#checked.get(fitted);
     if (faults === undefined) {
       const able = new Set(this.#rows.sites.flatMap(({ adapted: { a, b } }) => [a, b]));

@@ -1,0 +1,399 @@
+// Serving many adapters over one base: node bench/serve.js [--adapters 1000] [--seconds 8] [--rounds 3] [--connections 64]
+//   [--batch 64] [--binary] [--json FILE]
+// The study's network, rank 8 on its three layers. A server (its own process) has all adapters resident; wrk, or autocannon
+// where there is none, asks it on loopback, one row in a request: of the base alone, of an adapter drawn at random from all,
+// in turn. Then requests come at half the rate that adapters reached, which gives the latency. --seconds 0 writes the adapters
+// of --folder and ends.
+// node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
+// content run alone, and memory is watched.
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { Agent, request } from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { attachLora, createRandom, createSession, saveAdapter, saveModel, tensor } from "../dist/node.js";
+import { studyNetwork } from "../dist/study/network.js";
+import { statistics } from "./harness.js";
+
+const { values } = parseArgs({
+  options: {
+    adapters: { type: "string", default: "1000" },
+    seconds: { type: "string", default: "8" },
+    rounds: { type: "string", default: "3" },
+    connections: { type: "string", default: "64" },
+    batch: { type: "string", default: "64" },
+    delay: { type: "string", default: "1" },
+    binary: { type: "boolean", default: false },
+    soak: { type: "string" },
+    json: { type: "string" },
+    tool: { type: "string" },
+    folder: { type: "string" },
+  },
+});
+const [count, seconds, rounds, connections] = ["adapters", "seconds", "rounds", "connections"].map((name) =>
+  Number(values[name]),
+);
+const config = { r: 8, loraAlpha: 8, targetModules: ["fc1", "fc2", "fc3"] };
+const features = 784;
+const random = createRandom(1, "bench serve");
+const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+
+// Writing a thousand adapters takes longer than timing them: --folder keeps them for the next time.
+const folder = values.folder ?? mkdtempSync(join(tmpdir(), "lowrank-bench-serve-"));
+process.on("exit", () => values.folder === undefined && rmSync(folder, { recursive: true, force: true }));
+const model = studyNetwork("linear", 0);
+const adapted = attachLora(model, config);
+await saveModel(model, join(folder, "base.onnx"));
+mkdirSync(join(folder, "adapters"), { recursive: true });
+
+const shared = payload();
+if (values.soak === undefined) await time();
+else await soak(Number(values.soak));
+
+async function time() {
+  await saveAll(count);
+  if (seconds === 0) return;
+  const server = await startServer(["--max-resident", String(count + 10), "--reload", "5"]);
+  try {
+    await warmUp(server.url);
+    const before = await memoryOf(server);
+    const samples = { base: [], adapters: [] };
+    for (let round = 0; round < rounds; round++) {
+      for (const what of round % 2 === 0 ? ["base", "adapters"] : ["adapters", "base"]) {
+        samples[what].push(await saturate(server.url, what));
+      }
+    }
+    const rate = (what) => statistics(samples[what].map((one) => one.rate)).median;
+    const half = await atHalf(server.url, rate("adapters") / 2);
+    const batch = await meanBatch(server.url);
+    const result = {
+      adapters: count,
+      connections,
+      binary: values.binary,
+      base: rate("base"),
+      withAdapters: rate("adapters"),
+      share: rate("adapters") / rate("base"),
+      half,
+      batch,
+      samples,
+      memory: { before, after: await memoryOf(server) },
+    };
+    report(result);
+    if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(result, null, 2));
+  } finally {
+    await server.stop();
+  }
+}
+
+function report({ base, withAdapters, share, half, batch, memory }) {
+  console.log(`base alone:            ${base.toFixed(0)} requests/s`);
+  console.log(
+    `${count} adapters:         ${withAdapters.toFixed(0)} requests/s, ${(100 * share).toFixed(0)} % of it; ${batch.toFixed(1)} rows in a batch on the whole`,
+  );
+  console.log(
+    `at half of that (${half.rate.toFixed(0)}/s): median ${half.median.toFixed(1)} ms, p99 ${half.p99.toFixed(1)} ms, ${half.failed} failed`,
+  );
+  console.log(`memory: ${memory.before} MiB with all resident, ${memory.after} MiB after`);
+}
+
+async function saveAll(number) {
+  for (let at = 0; at < number; at++)
+    if (!existsSync(join(folder, "adapters", `a${at}`)))
+      await saveAdapter(join(folder, "adapters", `a${at}`), randomAdapter());
+}
+
+function randomAdapter() {
+  const tensors = adapted.parameters.map(({ key, dims }) => [key, floats(dims, 0.1)]);
+  return { config: adapted.config, tensors: new Map(tensors) };
+}
+
+function floats(dims, scale) {
+  const data = new Float32Array(dims.reduce((product, dim) => product * dim, 1));
+  for (let at = 0; at < data.length; at++) data[at] = scale * (random.uniform() - 0.5);
+  return tensor("float32", dims, data);
+}
+
+/** A server without access lines in its log, which would be a share of the work. */
+async function startServer(args) {
+  const port = await freePort();
+  const bounds = ["--max-batch", values.batch, "--max-delay", values.delay, "--max-queue", "4096"];
+  const command = [main, "serve", join(folder, "base.onnx"), "--adapters", join(folder, "adapters")];
+  const child = spawn(process.execPath, [...command, ...bounds, "--port", port, "--log-level", "warn", ...args], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  const url = `http://127.0.0.1:${port}`;
+  while (!(await fetch(`${url}/v2/health/ready`).catch(() => ({ ok: false }))).ok) {
+    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const stop = () =>
+    new Promise((resolve) => {
+      child.on("exit", resolve);
+      child.kill("SIGTERM");
+    });
+  return { url, pid: child.pid, stop };
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return String(port);
+}
+
+async function memoryOf({ pid }) {
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  return Math.round(Number(/VmRSS:\s*(\d+)/.exec(status)?.[1] ?? 0) / 1024);
+}
+
+/** Every adapter asked once, so that all are resident, and a second of the base. */
+async function warmUp(url) {
+  const agent = new Agent({ keepAlive: true, maxSockets: 16 });
+  for (let at = 0; at < count; at += 16) {
+    const names = Array.from({ length: Math.min(16, count - at) }, (_, index) => `a${at + index}`);
+    await Promise.all(names.map((name) => ask(url, name, agent)));
+  }
+  agent.destroy();
+  await saturate(url, "base", 1);
+  await saturate(url, "adapters", 1);
+}
+
+/** A request's head and body for one row. */
+function payload() {
+  const x = floats([features], 1).data.map((one) => Math.round(one * 256) / 256);
+  const input = { name: "x", shape: [1, features], datatype: "FP32" };
+  if (!values.binary)
+    return {
+      headers: { "content-type": "application/json" },
+      body: Buffer.from(JSON.stringify({ inputs: [{ ...input, data: [...x] }] })),
+    };
+  const head = Buffer.from(JSON.stringify({ inputs: [{ ...input, parameters: { binary_data_size: features * 4 } }] }));
+  return {
+    headers: { "content-type": "application/octet-stream", "inference-header-content-length": String(head.length) },
+    body: Buffer.concat([head, Buffer.from(x.buffer)]),
+  };
+}
+
+function loadTool() {
+  const hasWrk = spawnSync("wrk", ["-v"]).error === undefined;
+  return values.tool ?? (hasWrk ? "wrk" : "autocannon");
+}
+
+/** Half of a rate: the load tool's own, or requests that come whether those before are answered or not. */
+async function atHalf(url, rate) {
+  return loadTool() === "wrk" ? withWrk(url, "adapters", seconds, rate) : atRate(url, rate, seconds);
+}
+
+/** Requests a second that a load tool gets answered when each connection asks again as soon as it has its answer. */
+async function saturate(url, what, duration = seconds) {
+  return loadTool() === "wrk" ? withWrk(url, what, duration) : withAutocannon(url, what, duration);
+}
+
+async function withWrk(url, what, duration, rate = null) {
+  const { headers, body } = payload();
+  const file = join(folder, "body");
+  writeFileSync(file, body);
+  const path =
+    what === "base" ? '"/v2/models/base/infer"' : `"/v2/models/a" .. math.random(0, ${count - 1}) .. "/infer"`;
+  const script = join(folder, "load.lua");
+  const lines = [
+    `local f = io.open(${JSON.stringify(file)}, "rb"); local body = f:read("*a"); f:close()`,
+    `local headers = {${Object.entries(headers).map(([name, value]) => `["${name}"] = "${value}"`)}}`,
+    `request = function() return wrk.format("POST", ${path}, headers, body) end`,
+    // Each connection pauses between its requests, for a time of its own drawing.
+    ...(rate === null
+      ? []
+      : [`delay = function() return math.random(0, ${Math.round((2000 * connections) / rate)}) end`]),
+  ];
+  writeFileSync(script, lines.join("\n"));
+  const command = ["-t1", `-c${connections}`, `-d${duration}s`, "--timeout", "10s", "--latency", "-s", script, url];
+  const child = spawn("wrk", command);
+  let text = "";
+  child.stdout.setEncoding("utf8").on("data", (part) => {
+    text += part;
+  });
+  await new Promise((resolve) => child.on("close", resolve));
+  const failed = Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0);
+  if (failed > 0 || /Socket errors/.test(text)) throw new Error(`requests failed:\n${text}`);
+  const quantile = (share) => milliseconds(new RegExp(`${share}%\\s*(\\S+)`).exec(text)[1]);
+  return {
+    rate: Number(/Requests\/sec:\s*([\d.]+)/.exec(text)[1]),
+    median: quantile(50),
+    p99: quantile(99),
+    failed,
+  };
+}
+
+/** "1.25ms", "830.00us", "1.02s" */
+function milliseconds(text) {
+  const value = Number.parseFloat(text);
+  return text.endsWith("us") ? value / 1000 : text.endsWith("ms") ? value : 1000 * value;
+}
+
+async function withAutocannon(url, what, duration) {
+  const { default: autocannon } = await import("autocannon");
+  const { headers, body } = payload();
+  const path = () => (what === "base" ? "/v2/models/base/infer" : `/v2/models/a${random.integer(count)}/infer`);
+  const requests = Array.from({ length: what === "base" ? 1 : 4096 }, () => ({
+    method: "POST",
+    path: path(),
+    headers,
+    body,
+  }));
+  const result = await autocannon({ url, connections, duration, requests });
+  if (result.errors + result.non2xx > 0) throw new Error(`${result.errors + result.non2xx} requests failed`);
+  return { rate: result.requests.average, p99: `${result.latency.p99}ms` };
+}
+
+/** Requests that come at a rate of their own, whether those before are answered or not, and how long each took. */
+async function atRate(url, rate, duration) {
+  const agent = new Agent({ keepAlive: true, maxSockets: 512 });
+  const latencies = [];
+  let failed = 0;
+  const begun = performance.now();
+  const asked = [];
+  for (let sent = 0; sent < rate * duration; ) {
+    const due = Math.floor(((performance.now() - begun) / 1000) * rate);
+    for (; sent < due; sent++) {
+      const at = performance.now();
+      asked.push(
+        ask(url, `a${random.integer(count)}`, agent).then(({ status }) => {
+          latencies.push(performance.now() - at);
+          if (status !== 200) failed++;
+        }),
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await Promise.all(asked);
+  agent.destroy();
+  latencies.sort((a, b) => a - b);
+  const quantile = (share) => latencies[Math.min(latencies.length - 1, Math.floor(share * latencies.length))];
+  return {
+    rate,
+    requests: latencies.length,
+    failed,
+    median: quantile(0.5),
+    p99: quantile(0.99),
+    max: latencies.at(-1),
+  };
+}
+
+function ask(url, name, agent, { headers, body } = shared) {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      {
+        hostname,
+        port,
+        agent,
+        method: "POST",
+        path: `/v2/models/${name}/infer`,
+        headers: { ...headers, "content-length": body.length },
+      },
+      (response) => {
+        const parts = [];
+        response.on("data", (part) => parts.push(part));
+        response.on("end", () => resolve({ status: response.statusCode, text: Buffer.concat(parts).toString() }));
+      },
+    );
+    asked.on("error", reject);
+    asked.end(body);
+  });
+}
+
+async function meanBatch(url) {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const read = (name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(text)[1]);
+  return read("lowrank_batch_rows_sum") / read("lowrank_batch_rows_count");
+}
+
+/** Load, with adapters loaded, unloaded and replaced at random. */
+async function soak(duration) {
+  const [names, contents] = [24, 32];
+  const adapters = Array.from({ length: contents }, randomAdapter);
+  const data = floats([features], 1).data;
+  const body = Buffer.from(
+    JSON.stringify({ inputs: [{ name: "x", shape: [1, features], datatype: "FP32", data: [...data] }] }),
+  );
+  const sent = { headers: { "content-type": "application/json" }, body };
+  const session = await createSession(adapted);
+  const expected = [];
+  for (const adapter of adapters)
+    expected.push([
+      ...(await session.run({ x: tensor("float32", [1, features], data) }, { adapter })).get("logits").data,
+    ]);
+  await session.dispose();
+  let apart = Number.POSITIVE_INFINITY;
+  for (let a = 0; a < contents; a++)
+    for (let b = 0; b < a; b++) apart = Math.min(apart, distance(expected[a], expected[b]));
+  const held = Array.from({ length: names }, (_, at) => new Set([at]));
+  for (let at = 0; at < names; at++) await saveAdapter(join(folder, "adapters", `a${at}`), adapters[at]);
+  const server = await startServer(["--allow-loading", "--max-resident", "12", "--reload", "0.2"]);
+  const counts = { asked: 0, answered: 0, away: 0, wrong: 0, worst: 0, changes: 0 };
+  const end = performance.now() + duration * 1000;
+  const memory = [];
+  const client = async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    while (performance.now() < end) {
+      const at = random.integer(names);
+      counts.asked++;
+      const { status, text } = await ask(server.url, `a${at}`, agent, sent);
+      if (status === 404 || status === 503) {
+        counts.away++;
+        continue;
+      }
+      const [output] = JSON.parse(text).outputs;
+      counts.answered++;
+      const distances = expected.map((one) => distance(one, output.data));
+      const nearest = distances.indexOf(Math.min(...distances));
+      counts.worst = Math.max(counts.worst, distances[nearest]);
+      if (status !== 200 || distances[nearest] > 1e-4 || !held[at].has(nearest)) counts.wrong++;
+    }
+    agent.destroy();
+  };
+  const changer = async () => {
+    const gone = new Set();
+    while (performance.now() < end) {
+      const at = random.integer(names);
+      const kind = random.integer(3);
+      if (kind === 0) {
+        const content = random.integer(contents);
+        held[at].add(content);
+        await saveAdapter(join(folder, "adapters", `a${at}`), adapters[content]);
+      } else if (gone.has(at)) {
+        gone.delete(at);
+        await fetch(`${server.url}/v2/repository/models/a${at}/load`, { method: "POST" });
+      } else if (gone.size < 4 && kind === 1) {
+        gone.add(at);
+        await fetch(`${server.url}/v2/repository/models/a${at}/unload`, { method: "POST" });
+      }
+      counts.changes++;
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+  };
+  const watch = setInterval(
+    () => void memoryOf(server).then((one) => memory.push(one)),
+    1000 * Math.max(1, duration / 60),
+  );
+  await Promise.all([changer(), ...Array.from({ length: 32 }, client)]);
+  clearInterval(watch);
+  await server.stop();
+  console.log(
+    `${duration} s: ${counts.asked} asked, ${counts.answered} answered, ${counts.away} told to come again or that it is unloaded, ${counts.asked - counts.answered - counts.away} lost`,
+  );
+  console.log(
+    `${counts.wrong} wrong; furthest from its content ${counts.worst.toExponential(1)}; contents are ${apart.toExponential(1)} apart; ${counts.changes} changes`,
+  );
+  console.log(`memory, MiB: ${memory.join(" ")}`);
+  if (counts.wrong > 0) process.exitCode = 1;
+}
+
+function distance(a, b) {
+  return Math.max(...a.map((value, at) => Math.abs(value - b[at])));
+}
