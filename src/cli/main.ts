@@ -15,8 +15,10 @@ import { pretrainCommand } from "./pretrain.ts";
 import { runsCommand } from "./runs.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
+import { sweepCommand } from "./sweep.ts";
 import { endOnClosedPipe } from "./terminal.ts";
 import { tuneCommand } from "./tune.ts";
+import { workerCommand } from "./worker.ts";
 
 // Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
@@ -41,6 +43,8 @@ for (const command of [
   predictCommand(),
   runsCommand(),
   studyCommand(),
+  sweepCommand(),
+  workerCommand(),
   domainsCommand(),
   summaryCommand(),
   inspectCommand(),
