@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { LowrankError } from "../errors.ts";
+import { LowrankError, throwFaults } from "../errors.ts";
 import { writeFileAtomic } from "../runs/files.ts";
 import { packFiles, resultFiles, resumeFiles, unpackFiles, writeFiles } from "./bundle.ts";
 import { type Input, sha256 } from "./inputs.ts";
@@ -22,14 +22,36 @@ export async function publishSweep(store: Store, plan: SweepPlan): Promise<void>
   await putJson(store, planKey(plan.id), plan);
 }
 
+/**
+ * The plan of a sweep, with nothing in it that would lead out of a worker's folders.
+ *
+ * @throws LowrankError "file" where it is missing or is no plan.
+ */
 export async function fetchPlan(store: Store, id: string): Promise<SweepPlan> {
   const plan = (await getJson(store, planKey(id))) as SweepPlan | null;
-  if (plan === null)
-    throw new LowrankError(
-      "file",
-      `${store.name}: expected the plan of sweep ${id}, found none; is it the store of that sweep?`,
-    );
+  const where = `${store.name}/${planKey(id)}`;
+  if (plan === null) throw new LowrankError("file", `${where}: not found; is this the store of that sweep?`);
+  throwFaults("file", where, planFaults(plan));
   return plan;
+}
+
+/** Whoever can write to the store names the files that a worker writes. */
+function planFaults({ version, inputs, trials }: SweepPlan): string[] {
+  const faults = version === 1 ? [] : [`expected version 1, got ${JSON.stringify(version)}`];
+  const isPlain = (name: string): boolean =>
+    name.split("/").every((part) => part !== "" && part !== "." && part !== ".." && !/[\\:\0]/.test(part));
+  for (const { hash, entry, files } of Object.values(inputs)) {
+    if (!/^[0-9a-f]{64}$/.test(hash)) faults.push(`expected a SHA-256 of an input, got ${JSON.stringify(hash)}`);
+    for (const name of [entry, ...files.map(({ name }) => name)]) {
+      if (!isPlain(name)) faults.push(`expected the name of a file, got ${JSON.stringify(name)}`);
+    }
+    for (const { sha256: digest } of files) {
+      if (!/^[0-9a-f]{64}$/.test(digest)) faults.push(`expected a SHA-256 of a file, got ${JSON.stringify(digest)}`);
+    }
+  }
+  for (const { id } of trials)
+    if (!/^[0-9a-f]{20}$/.test(id)) faults.push(`expected the id of a trial, got ${JSON.stringify(id)}`);
+  return faults;
 }
 
 /** Puts an input's files into `cache`, checked against their hashes. Returns the path that stands for it. */

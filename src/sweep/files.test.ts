@@ -8,7 +8,7 @@ import { tensor } from "../tensor.ts";
 import type { RunOptions } from "../tune/option-table.ts";
 import { resolveOptions } from "../tune/settings.ts";
 import { packFiles, unpackFiles } from "./bundle.ts";
-import { fetchInput } from "./exchange.ts";
+import { fetchInput, fetchPlan } from "./exchange.ts";
 import { readFleetRows } from "./fleet.ts";
 import { namedOptions, readInputs } from "./inputs.ts";
 import { queueConnection, queueName } from "./queue-address.ts";
@@ -162,6 +162,27 @@ describe("a store in a folder", () => {
     expect(readdirSync(at("cache", "inputs"))).toEqual([]);
     await store.put(key, bytes("right"));
     expect(await fetchInput(store, input!, at("cache"))).toBe(join(at("cache", "inputs"), input!.hash, "a.csv"));
+  });
+});
+
+describe("a plan from a store", () => {
+  it("is refused, with all faults, where it would lead out of a worker's folders", async () => {
+    const store = await openStore(at("store"));
+    const input = { hash: "../..", entry: "..", files: [{ name: "../up", sha256: "00", bytes: 1 }] };
+    await store.put(
+      "sweeps/x.json",
+      bytes(JSON.stringify({ version: 1, trials: [{ id: "../a" }], inputs: { a: input } })),
+    );
+    await expect(fetchPlan(store, "x")).rejects.toMatchObject({
+      faults: [
+        'expected a SHA-256 of an input, got "../.."',
+        'expected the name of a file, got ".."',
+        'expected the name of a file, got "../up"',
+        'expected a SHA-256 of a file, got "00"',
+        'expected the id of a trial, got "../a"',
+      ],
+    });
+    await expect(fetchPlan(store, "y")).rejects.toThrow(/sweeps\/y\.json: not found/);
   });
 });
 

@@ -53,11 +53,6 @@ export function failedOutcome(
   return { ...own, state: "failed", metric: null, value: null, bestStep: null, values: {}, steps: 0 };
 }
 
-/** What is not the same each time that a trial is trained. */
-export function withoutTimes({ seconds: _, attempts: __, ...rest }: Outcome): Omit<Outcome, "seconds" | "attempts"> {
-  return rest;
-}
-
 interface Evaluated {
   readonly step: number;
   readonly values: Readonly<Record<string, number>>;

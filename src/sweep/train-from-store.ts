@@ -2,6 +2,7 @@
 // checkpoint now and then while it goes on, and at the end all that it left.
 import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { LowrankError } from "../errors.ts";
 import { checkpointName } from "../runs/checkpoints.ts";
 import type { RunOptions } from "../tune/option-table.ts";
 import type { Trainer } from "./children.ts";
@@ -66,7 +67,9 @@ export async function trainFromStore(
   }: { readonly trainer: Trainer; readonly cache: string; readonly publishEvery: number },
   { store, signal, isLost, onProgress }: StoredWatch,
 ): Promise<Outcome | null> {
-  const { trial, rung } = allJobsOf(plan).get(key)!;
+  const job = allJobsOf(plan).get(key);
+  if (job === undefined) throw new LowrankError("config", `${key}: expected a job of sweep ${plan.id}, got another`);
+  const { trial, rung } = job;
   const { id, options } = plan.trials[trial]!;
   const controller = new AbortController();
   const publisher = createPublisher({ store, trial: id, key, folder, every: 1000 * publishEvery, isLost, controller });

@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { Job as BullJob, Worker } from "bullmq";
 import { LowrankError } from "../errors.ts";
+import { writeFileAtomic } from "../runs/files.ts";
 import type { Trainer } from "./children.ts";
 import { fetchOutcome, publishOutcome } from "./exchange.ts";
 import { failedOutcome } from "./outcome.ts";
@@ -74,11 +75,13 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   const name = `${hostname()}:${process.pid}`;
   const company: Company = { ...options, queues, files: store, plans: createPlans(store), name, lost: new Set() };
   await removeStale(company);
+  const beat = await startHeart(options.cache);
   const { trials, sweeps, events } = startWorkers(company);
   log(
     `worker ${name}: ${options.concurrency} at a time, from ${queues.connection.host}:${queues.connection.port}, files in ${store.name}`,
   );
   await aborted(signal);
+  clearInterval(beat);
   log(`worker ${name}: stopping, jobs are handed back`);
   trials.cancelAllJobs("the worker stops");
   await Promise.all([trials.close(), sweeps.close(), events.close()]);
@@ -134,6 +137,10 @@ async function processTrial(
   const { queues, files: store, plans, lost, log } = company;
   const { sweep, key } = job.data;
   const id = job.id!;
+  // Ids become names of folders: whatever else is in the queue is none of ours.
+  if (!/^[0-9a-f]{20}-[0-9a-f]{20}(-[0-9]{1,16})?$/.test(id) || id !== trialJobId({ id: sweep }, key)) {
+    throw new queues.bull.UnrecoverableError(`expected a job of a sweep, got ${JSON.stringify(id)}`);
+  }
   lost.delete(id);
   plans.begin(sweep, id);
   try {
@@ -215,7 +222,7 @@ async function addFollowers(queues: Queues, plan: SweepPlan, own: TrialReturn): 
 /** The sweep's own job, when its trainings are done: looks whether anything is left, and why. */
 async function processSweep(company: Company, sweep: BullJob<SweepData>, token: string): Promise<unknown> {
   const { queues, files: store, plans, log } = company;
-  if (sweep.data.cancelled) return { cancelled: true };
+  if (sweep.data.cancelled || !/^[0-9a-f]{20}$/.test(sweep.data.sweep)) return { cancelled: true };
   const plan = await plans.get(sweep.data.sweep);
   const briefs = await briefsOf(sweep);
   for (;;) {
@@ -254,6 +261,14 @@ async function isCancelled(queues: Queues, id: string): Promise<boolean> {
 /** Of this process; another on the same machine has its own. */
 function workFolder({ cache }: Pick<WorkerOptions, "cache">): string {
   return join(cache, "work", `${hostname()}-${process.pid}`);
+}
+
+/** Writes `alive` into the cache for as long as the event loop turns: what a probe can look at. */
+async function startHeart(cache: string): Promise<NodeJS.Timeout> {
+  const path = join(cache, "alive");
+  await writeFileAtomic(path, "");
+  // A full disk shows where results are written; here the file just grows old.
+  return setInterval(() => void writeFileAtomic(path, "").catch(() => {}), 10_000);
 }
 
 /** Work of processes of this machine that were killed; their jobs are another's by now. */

@@ -95,7 +95,7 @@ function drawAxis(name: string, { ticks, at }: Placer, x: number, frame: Frame, 
     const text = typeof tick === "number" ? format(tick) : tick.length > 12 ? `${tick.slice(0, 11)}…` : tick;
     const y = at(tick)!;
     // The least stands below its axis and the most above, so that lines do not run through them.
-    const offset = typeof tick === "string" ? 4 : y > (top + bottom) / 2 ? 14 : -5;
+    const offset = typeof tick === "string" ? -6 : y > (top + bottom) / 2 ? 14 : -5;
     return html`<text class="quiet" x="${px(typeof tick === "string" ? x + 4 : at0)}" y="${px(y + offset)}" font-size="${SMALL}" text-anchor="${typeof tick === "string" ? "start" : anchor}">${text}</text>
 `;
   });
