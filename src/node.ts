@@ -40,6 +40,11 @@ export { type StudyOptions, studyDefaults } from "./study/options.ts";
 export type { CompressionPoint, Evaluation, Head, HeadSummary, StudyResult, StudySummary } from "./study/result.ts";
 export { runStudy, type StudyEnvironment, type StudyRun } from "./study/study.ts";
 export type { Voice } from "./study/voice.ts";
+export { type FleetSource, readSweepConfig, type Search, type SweepConfig } from "./sweep/config.ts";
+export type { SweepSummary } from "./sweep/finish.ts";
+export type { Outcome } from "./sweep/outcome.ts";
+export type { Standing } from "./sweep/standings.ts";
+export { resumeSweep, runSweep, type SweepContext, type SweepResult } from "./sweep/sweep.ts";
 export { type DryRun, dryRun } from "./tune/dry-run.ts";
 export {
   type AdapterEvaluation,

@@ -16,8 +16,10 @@ import { runsCommand } from "./runs.ts";
 import { serveCommand } from "./serve.ts";
 import { studyCommand } from "./study.ts";
 import { summaryCommand } from "./summary.ts";
+import { sweepCommand } from "./sweep.ts";
 import { endOnClosedPipe } from "./terminal.ts";
 import { tuneCommand } from "./tune.ts";
+import { workerCommand } from "./worker.ts";
 
 // Since 1.29 ONNX Runtime sends usage data and leaves a device id in the user's cache, unless this says no before it loads.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
@@ -42,6 +44,8 @@ for (const command of [
   predictCommand(),
   runsCommand(),
   studyCommand(),
+  sweepCommand(),
+  workerCommand(),
   domainsCommand(),
   summaryCommand(),
   inspectCommand(),

@@ -40,6 +40,8 @@ export type TrainVerb = Extract<Verb, "tune" | "pretrain">;
 export interface Prepared {
   readonly verb: TrainVerb;
   readonly options: RunOptions;
+  /** The same with the names of files that the run's own files have. */
+  readonly named: RunOptions;
   /** As it is trained: with a fresh head, if one was asked for. */
   readonly model: Model;
   /** Whether `model` is none that lies in a file: it has a head of its own, or was made from `layers`. */
@@ -65,7 +67,7 @@ export interface Prepared {
 export async function prepare(
   verb: TrainVerb,
   options: RunOptions,
-  { voice, signal }: { voice: Voice; signal: AbortSignal },
+  { voice, signal, named = options }: { voice: Voice; signal: AbortSignal; named?: RunOptions },
 ): Promise<Prepared> {
   throwFaults("config", verb, missing(verb, options));
   const session = await runSession(options, (text) => voice.say(text));
@@ -81,7 +83,7 @@ export async function prepare(
     chooseLoss: (labels) => chooseLoss(options, labels),
   });
   try {
-    return await complete(verb, options, model, data, session);
+    return await complete(verb, options, named, model, data, session);
   } catch (error) {
     await data.close();
     throw error;
@@ -91,16 +93,18 @@ export async function prepare(
 async function complete(
   verb: TrainVerb,
   options: RunOptions,
+  named: RunOptions,
   model: Model,
   data: RunData,
   session: SessionOptions,
 ): Promise<Prepared> {
   const loss = makeLoss(data.loss, options);
   checkValues(data, outputShape(model, options));
-  const { adapted, start } = await adapt(verb, model, data, options, session);
+  const { adapted, start } = await adapt(verb, model, data, named, session);
   return {
     verb,
     options,
+    named,
     model: withLabels(model, data),
     isNewModel: options.head !== null || options.layers !== null,
     adapted,

@@ -64,7 +64,7 @@ export function summaryOf(
   { history, best, files }: Outcome,
   own: Pick<RunSummary, "started" | "seconds" | "settings"> & { readonly stepsBefore: number },
 ): RunSummary {
-  const { verb, options, data, adapted, model, learningRate, stepsPerEpoch } = prepared;
+  const { verb, named, data, adapted, model, learningRate, stepsPerEpoch } = prepared;
   const { losses, evaluations, end, stopped } = history;
   const last = losses.subarray(Math.max(0, losses.length - lastSteps));
   return {
@@ -72,7 +72,7 @@ export function summaryOf(
     verb,
     complete: !stopped,
     started: own.started,
-    model: options.model,
+    model: named.model,
     data: { rows: data.rows, matches: data.matches, labels: data.labelNames, sha256: data.sha256 },
     parameters: { base: summary(model).parameters, trained: parameterCount(adapted) },
     sites: adapted.sites.map(({ site }) => site.modulePath),

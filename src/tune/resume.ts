@@ -86,8 +86,8 @@ async function describeRun(folder: RunFolder, prepared: Prepared): Promise<void>
 }
 
 /** All options of the verb, in the order of the help: a file that `--config` takes. */
-export function configOf({ verb, options }: Prepared): Record<string, unknown> {
-  return Object.fromEntries(optionsOf(verb).map(([name]) => [name, options[name]]));
+export function configOf({ verb, named }: Prepared): Record<string, unknown> {
+  return Object.fromEntries(optionsOf(verb).map(([name]) => [name, named[name]]));
 }
 
 function modelHash({ model }: RunOptions): Promise<Record<string, string>> {

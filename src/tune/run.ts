@@ -26,6 +26,10 @@ export interface RunContext {
   readonly voice?: Voice;
   /** Stops between two steps: what was learnt is saved, and the error says how to go on. */
   readonly signal?: AbortSignal;
+  /** Stops after this step of the whole training as a signal would, with its checkpoint; from a later checkpoint, at once. */
+  readonly pauseAfter?: number;
+  /** The options as what the run leaves has them, where files lie at other places than their names say. */
+  readonly named?: RunOptions;
 }
 
 /**
@@ -55,17 +59,17 @@ export function runPretrain(options: RunOptions, context: RunContext = {}): Prom
 async function run(
   verb: TrainVerb,
   options: RunOptions,
-  { voice = silentVoice, signal = new AbortController().signal }: RunContext,
+  { voice = silentVoice, signal = new AbortController().signal, pauseAfter, named = options }: RunContext,
 ): Promise<RunResult> {
   if (options.findLr) throw new LowrankError("config", "findLr: a run trains; call findRate for a learning rate");
   const begun: Begun = { at: new Date(), clock: performance.now() };
-  const prepared = await prepare(verb, options, { voice, signal });
+  const prepared = await prepare(verb, options, { voice, signal, named });
   try {
     const opened = await openRun(prepared, begun.at, voice);
     tell.introduction(voice, prepared, opened);
     const { path: folder, metrics } = opened.folder;
     try {
-      const summary = await trainAndSave(prepared, opened, begun, { voice, signal });
+      const summary = await trainAndSave(prepared, opened, begun, { voice, signal, pauseAfter });
       if (!summary.complete) {
         const done = `stopped on request after step ${summary.steps} of ${prepared.steps}`;
         throw new LowrankError("aborted", `${done}; ${goOn(folder)}`);
@@ -88,6 +92,7 @@ interface Begun {
 interface Company {
   readonly voice: Voice;
   readonly signal: AbortSignal;
+  readonly pauseAfter: number | undefined;
 }
 
 /** Everything after the folder is open: an error says which checkpoint is left, and how to go on. */
@@ -119,15 +124,17 @@ function trainingIn(
   prepared: Prepared,
   { folder, checkpoint }: OpenRun,
   { saved, watcher }: { readonly saved: { step: number }; readonly watcher: Watcher },
-  { voice, signal }: Company,
+  { voice, signal, pauseAfter = Number.POSITIVE_INFINITY }: Company,
 ): TrainOptions & { readonly done: () => void } {
   const { training, options, steps, verb } = prepared;
   const before = checkpoint?.step ?? 0;
   const progress = voice.progress(verb === "tune" ? "tuning" : "training", steps, "steps", before);
   const begun = performance.now();
+  const pause = new AbortController();
+  if (before >= pauseAfter) pause.abort();
   return {
     ...training,
-    signal,
+    signal: AbortSignal.any([signal, pause.signal]),
     ...(checkpoint !== null && { resume: checkpoint }),
     checkpoint: {
       every: checkpointEvery(options),
@@ -143,6 +150,7 @@ function trainingIn(
     onPrefix: (plan) => tell.prefix(voice, plan),
     onStep({ step, loss, learningRate, gradientNorm }) {
       progress.update(step, { loss });
+      if (step >= pauseAfter) pause.abort();
       const stepsPerSecond = ((step - before) * 1000) / (performance.now() - begun);
       const norm = gradientNorm === undefined ? {} : { gradientNorm };
       folder.metrics.append({ kind: "step", phase: verb, step, loss, lr: learningRate, ...norm, stepsPerSecond });
