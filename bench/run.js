@@ -1,8 +1,13 @@
 // npm run bench: lowrank's steps beside PyTorch's, in one interleaved run. Without PyTorch, DESIGN's milliseconds stand in.
+// `npm run bench -- playground` measures the playground in a browser instead.
 import { lowrankContender } from "./lowrank.js";
 import { bench, parseOptions, USAGE } from "./report.js";
 import { connectTorch, REFERENCE } from "./torch.js";
 
+if (process.argv[2] === "playground") {
+  await import("./playground.js");
+  process.exit();
+}
 let options;
 try {
   options = parseOptions(process.argv.slice(2));

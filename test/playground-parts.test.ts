@@ -75,7 +75,7 @@ describe("a picture", () => {
   it("becomes light ink on dark, 20 pixels high, in the middle, whichever way round it was", () => {
     const dark = digitOfPixels(painted(240, 20), 60);
     const light = digitOfPixels(painted(10, 230), 60);
-    expect(box(dark)).toEqual({ width: 5, height: 20 });
+    expect(box(dark)).toEqual({ width: 6, height: 20 });
     expect(centreOfMass(dark).x).toBeCloseTo(14, 0);
     expect(light).toEqual(dark);
     expect(dark[14 * 28 + 14]).toBe(255);

@@ -220,7 +220,7 @@ export interface LoadProgress {
 
 /** Each method: its argument, its answer, and what it tells on the way. */
 export interface Methods {
-  open: { argument: { readonly device: Device }; answer: Opened; progress: LoadProgress };
+  open: { argument: { readonly device: Device; readonly threads: number }; answer: Opened; progress: LoadProgress };
   load: { argument: { readonly id: string; readonly files: Files }; answer: AdapterInfo; progress: never };
   unload: { argument: { readonly id: string }; answer: null; progress: never };
   /** Files as they were dropped: PEFT's two, a zip of them, or an .onnx_adapter; the answer is PEFT's files. */

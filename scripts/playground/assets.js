@@ -2,7 +2,7 @@
 // weights in int8), two adapters tuned on the digit that it reads worst, and some hundred digits. Nothing of it is in the
 // repository: it is made from MNIST once and kept in playground/.cache, under a name that tells what it was made of.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -239,9 +239,4 @@ function batchOf(set, indices) {
     inputs: { x: tensor("float32", [indices.length, pixels], x) },
     labels: tensor("int64", [indices.length], labels),
   };
-}
-
-/** playground.json of a folder that `playgroundAssets` made. */
-export function readAbout(folder) {
-  return JSON.parse(readFileSync(join(folder, "playground.json"), "utf8"));
 }

@@ -74,10 +74,20 @@ export async function settled(page: Page): Promise<void> {
   let [before, same] = ["", 0];
   for (let look = 0; look < 200 && same < 3; look++) {
     const now = JSON.stringify(await logits(page, "adapted"));
-    same = now === before ? same + 1 : 0;
+    // Nothing is shown while the answer belongs to the adapter before.
+    same = now === before && now !== "[]" ? same + 1 : 0;
     before = now;
     await page.waitForTimeout(60);
   }
+}
+
+/** Waits until an expression is true in the page: Playwright's own wait would need `unsafe-eval`. */
+export async function waitUntil(page: Page, expression: string): Promise<void> {
+  for (let look = 0; look < 600; look++) {
+    if (await page.evaluate<boolean>(expression)) return;
+    await page.waitForTimeout(50);
+  }
+  throw new Error(`waited 30 s in vain for ${expression}`);
 }
 
 /** The ten logits that the bars show, of the base or the adapted model; empty where there are none. */
@@ -127,7 +137,7 @@ export async function drawByKeys(page: Page, moves: readonly (readonly [key: str
 export async function saved(page: Page, title: string): Promise<Uint8Array> {
   const [download] = await Promise.all([
     page.waitForEvent("download"),
-    page.getByRole("button", { name: title }).click(),
+    page.getByRole("button", { name: new RegExp(`^${title}`) }).click(),
   ]);
   return new Uint8Array(readFileSync(await download.path()));
 }
@@ -161,4 +171,17 @@ export async function violations(page: Page): Promise<string[]> {
   return found.flatMap(({ id, nodes }) =>
     nodes.map(({ target, failureSummary }) => `${id}: ${target.join(" ")}: ${failureSummary}`),
   );
+}
+
+/** What reaches past the window's right edge, but for what lies in something that scrolls by itself; empty when nothing does. */
+export function stickingOut(page: Page): Promise<string[]> {
+  return page.evaluate<string[]>(`(() => {
+    const width = document.documentElement.clientWidth;
+    if (document.documentElement.scrollWidth <= width) return [];
+    const scrolls = (element) => element !== document.body && /auto|scroll|hidden/.test(getComputedStyle(element).overflowX);
+    const isInside = (element) => element !== null && (scrolls(element) || isInside(element.parentElement));
+    return [...document.querySelectorAll("body *")]
+      .filter((element) => element.getBoundingClientRect().right > width + 1 && !isInside(element.parentElement))
+      .map((element) => element.tagName + "." + element.getAttribute("class") + " reaches " + element.getBoundingClientRect().right);
+  })()`);
 }

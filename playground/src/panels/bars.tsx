@@ -49,9 +49,7 @@ export function Bars(): VNode {
         />
       )}
       <p class="speed" data-ms={current?.ms}>
-        {current === null
-          ? "Draw something to have it read."
-          : `Read twice in ${current.ms.toFixed(1)} ms, in this page.`}
+        {current === null ? "Draw something to have it read." : `Read in ${current.ms.toFixed(1)} ms, in this page.`}
       </p>
     </section>
   );

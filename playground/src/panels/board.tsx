@@ -103,7 +103,7 @@ export function Board(): VNode {
     <section class="board" aria-labelledby="board-title">
       <div class="board-head">
         <h2 id="board-title">Draw a digit</h2>
-        {truth.value !== null && <p class="truth">a test digit, meant as {truth.value}</p>}
+        {truth.value !== null && <p class="truth">meant as {truth.value}</p>}
       </div>
       <div class="canvas-frame">
         <canvas
@@ -147,7 +147,7 @@ export function Board(): VNode {
           Undo
         </button>
         <label class="button">
-          Open a picture
+          Open picture
           <input type="file" accept="image/*" onChange={openPicture} class="visually-hidden" />
         </label>
       </div>

@@ -97,10 +97,11 @@ function TakeMisread() {
   const misread = opened.value?.misread;
   if (misread === undefined) return null;
   const take = (): void => {
-    const taken = Array.from(misread.labels.subarray(0, 20), (label, at) => ({
-      pixels: misread.images.slice(at * pixelCount, (at + 1) * pixelCount),
-      label,
-    }));
+    // They come sorted by what the ready adapter makes of them: some of each kind.
+    const taken = Array.from({ length: 20 }, (_, index) => {
+      const at = Math.floor((index * misread.labels.length) / 20);
+      return { pixels: misread.images.slice(at * pixelCount, (at + 1) * pixelCount), label: misread.labels[at]! };
+    });
     examples.value = { ...examples.value, digits: [...examples.value.digits, ...taken].slice(-200) };
   };
   return (

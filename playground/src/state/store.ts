@@ -120,6 +120,9 @@ const device: Device =
     ? "webgpu"
     : "wasm";
 
+/** One for each core, up to four: a network this small gains nothing from more. Threads need an isolated page. */
+const threads: number = crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency)) : 1;
+
 export const engine: Client = startWorker("predictions", device);
 
 let trainer: Client | undefined;
@@ -128,7 +131,7 @@ let trainer: Client | undefined;
 export function trainerClient(): Client {
   if (trainer === undefined) {
     trainer = startWorker("training", device);
-    trainer.ask("open", { device }).catch(report);
+    trainer.ask("open", { device, threads }).catch(report);
   }
   return trainer;
 }
@@ -143,7 +146,7 @@ export function report(error: unknown): void {
 /** Loads the base; the page draws already meanwhile. */
 export async function open(): Promise<void> {
   try {
-    const answer = await engine.ask("open", { device }, (progress) => {
+    const answer = await engine.ask("open", { device, threads }, (progress) => {
       status.value = { kind: "loading", progress };
     });
     batch(() => {

@@ -68,12 +68,6 @@ async function train(request: TrainingRequest): Promise<void> {
   };
   try {
     const result = await trainerClient().ask("train", request, follow);
-    const running = run.value!;
-    run.value = {
-      ...running,
-      ...{ state: result.stopped ? "stopped" : "done", step: result.step, seconds: running.seconds + result.seconds },
-      request: { ...request, resume: result.checkpoint },
-    };
     const id = request.labels === null ? "mine" : "symbols";
     const own = request.examples.labels.length;
     await addToShelf({
@@ -83,6 +77,12 @@ async function train(request: TrainingRequest): Promise<void> {
       files: result.files,
     });
     choose(id);
+    const running = run.value!;
+    run.value = {
+      ...running,
+      ...{ state: result.stopped ? "stopped" : "done", step: result.step, seconds: running.seconds + result.seconds },
+      request: { ...request, resume: result.checkpoint },
+    };
   } catch (error) {
     run.value = before?.state === "running" ? null : before;
     report(error);

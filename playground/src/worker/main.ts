@@ -1,23 +1,25 @@
 // A worker of the page: the runtime, the base and the adapters live here. The page starts one for predictions and measurements,
 // and a second when something is taught, so that predictions go on meanwhile. What only a press of a button needs is loaded then.
-import type { Device, Opened } from "../protocol.ts";
+import type { Opened } from "../protocol.ts";
 import { type Base, loadBase } from "./base.ts";
 import { fetchKept } from "./fetch.ts";
 import { measure, ranks } from "./measuring.ts";
 import { adapterOf, infoOf, Shelf } from "./mix.ts";
 import { layerPicture, trace } from "./picture.ts";
-import { Runner } from "./runner.ts";
+import { Runner, type Where } from "./runner.ts";
 import { serve } from "./serve.ts";
 
 interface Opening {
   readonly base: Base;
   readonly runner: Runner;
-  readonly device: Device;
+  readonly session: Where;
 }
 
 const shelf = new Shelf();
 let opening: Promise<Opening> | undefined;
 let training: AbortController | undefined;
+/** The base's logits for the digit that was last asked for. */
+let read: { readonly key: string; readonly logits: Float32Array } | undefined;
 
 function opened(): Promise<Opening> {
   if (opening === undefined) throw new Error("internal: the worker was asked before it was opened");
@@ -25,12 +27,13 @@ function opened(): Promise<Opening> {
 }
 
 serve({
-  open: async ({ device }, tell): Promise<Opened> => {
-    opening = loadBase(tell).then((base) => ({ base, runner: new Runner(base.model, device), device }));
+  open: async ({ device, threads }, tell): Promise<Opened> => {
+    const session = { device, threads };
+    opening = loadBase(tell).then((base) => ({ base, runner: new Runner(base.model, session), session }));
     const { base } = await opened();
     return {
       ...{ about: base.about, layers: base.layers, parameters: base.parameters, baseBytes: base.bytes.length, device },
-      threads: self.crossOriginIsolated ? Math.max(1, Math.min(4, Math.ceil(navigator.hardwareConcurrency / 2))) : 1,
+      threads,
       misread: base.misread,
       kept: base.kept,
     };
@@ -58,7 +61,10 @@ serve({
     const { runner } = await opened();
     const { adapter } = shelf.mix(mix);
     const begun = performance.now();
-    const base = await runner.logits(pixels, null);
+    // Moving a slider leaves the digit as it is, and what the base makes of it.
+    const key = pixels.join();
+    const base = read?.key === key ? read.logits : await runner.logits(pixels, null);
+    read = { key, logits: base };
     const adapted = adapter === null ? base : await runner.logits(pixels, adapter);
     return { base, adapted, ms: performance.now() - begun };
   },
@@ -78,10 +84,10 @@ serve({
   },
   inspect: async ({ bytes, r, targets }) => (await import("./inspection.ts")).inspect(bytes, r, targets),
   train: async (request, tell) => {
-    const [{ base, device }, { teach }] = await Promise.all([opened(), import("./training.ts")]);
+    const [{ base, session }, { teach }] = await Promise.all([opened(), import("./training.ts")]);
     training = new AbortController();
     try {
-      return await teach(base, request, { device, signal: training.signal, tell });
+      return await teach(base, request, { session, signal: training.signal, tell });
     } finally {
       training = undefined;
     }

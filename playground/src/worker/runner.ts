@@ -20,6 +20,12 @@ import type { Pause } from "./serve.ts";
 /** Rows in one run: as many as keep the runtime's threads busy, and no more than a prediction may wait for. */
 const chunk = 50;
 
+/** What computes, and on how many threads. */
+export interface Where {
+  readonly device: Device;
+  readonly threads: number;
+}
+
 /** The base with the head that an adapter needs. */
 export function modelFor(base: Model, labels: readonly string[] | null): Model {
   return labels === null ? base : withHead(base, { labels });
@@ -27,13 +33,13 @@ export function modelFor(base: Model, labels: readonly string[] | null): Model {
 
 export class Runner {
   readonly #base: Model;
-  readonly #device: Device;
+  readonly #where: Where;
   #digits: Promise<AdapterSession> | undefined;
   #symbols: { key: string; session: Promise<AdapterSession> } | undefined;
 
-  constructor(base: Model, device: Device) {
+  constructor(base: Model, where: Where) {
     this.#base = base;
-    this.#device = device;
+    this.#where = where;
   }
 
   /** Logits [count, classes] for images of bytes. Without an adapter, the base's own. Pauses between runs where there are several. */
@@ -60,13 +66,13 @@ export class Runner {
 
   #sessionFor(labels: readonly string[] | null): Promise<AdapterSession> {
     if (labels === null) {
-      this.#digits ??= createSession(attachLora(this.#base, { targetModules: layerPaths }), { device: this.#device });
+      this.#digits ??= createSession(attachLora(this.#base, { targetModules: layerPaths }), this.#where);
       return this.#digits;
     }
     const key = JSON.stringify(labels);
     if (this.#symbols?.key !== key) {
       void this.#symbols?.session.then((session) => session.dispose()).catch(() => undefined);
-      this.#symbols = { key, session: createSession(symbolModel(this.#base, labels), { device: this.#device }) };
+      this.#symbols = { key, session: createSession(symbolModel(this.#base, labels), this.#where) };
     }
     return this.#symbols.session;
   }

@@ -17,16 +17,9 @@ import {
   writeCheckpoint,
 } from "lowrank";
 import { pixelCount } from "../digit/bytes.ts";
-import type {
-  Device,
-  Digits,
-  TrainingProgress,
-  TrainingRequest,
-  TrainingResult,
-  TrainingSettings,
-} from "../protocol.ts";
+import type { Digits, TrainingProgress, TrainingRequest, TrainingResult, TrainingSettings } from "../protocol.ts";
 import type { Base } from "./base.ts";
-import { batchOf, symbolModel } from "./runner.ts";
+import { batchOf, symbolModel, type Where } from "./runner.ts";
 import { turn } from "./turn.ts";
 
 /** Examples of one's own in a batch, at most. */
@@ -42,7 +35,7 @@ const everyFifth = 5;
 export async function teach(
   base: Base,
   request: TrainingRequest,
-  { device, signal, tell }: { device: Device; signal: AbortSignal; tell: (progress: TrainingProgress) => void },
+  { session, signal, tell }: { session: Where; signal: AbortSignal; tell: (progress: TrainingProgress) => void },
 ): Promise<TrainingResult> {
   const { settings, examples, labels } = request;
   const adapted =
@@ -69,7 +62,7 @@ export async function teach(
     steps: settings.steps,
     learningRate: constant(settings.learningRate),
     seed: settings.seed,
-    device,
+    ...session,
     signal,
     evaluation,
     checkpoint: { every: { steps: 25 }, save: keep },
