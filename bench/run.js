@@ -11,6 +11,10 @@ const SUITES = {
   sessions: { script: "sessions.js", what: "building training graphs and creating sessions" },
   adapters: { script: "adapters.js", what: "switching adapters, and other adapters for each row" },
   svd: { script: "svd.js", what: "the truncated SVD and PiSSA, beside PyTorch" },
+  data: { script: "data.js", what: "what loading data takes of a step" },
+  prefix: { script: "prefix.js", what: "tuning the head with and without the frozen prefix" },
+  memory: { script: "memory.js", what: "estimated and measured memory" },
+  playground: { script: "playground.js", what: "the playground in a browser: loading, predicting, training" },
 };
 const USAGE = `npm run bench -- [NAME ...] [options]\n${Object.entries(SUITES)
   .map(([name, { what }]) => `  ${name.padEnd(10)}${what}`)

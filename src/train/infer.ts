@@ -15,9 +15,9 @@ import { openSession, type Session, type SessionOptions, type Tensors } from "..
 import { type Tensor, tensor } from "../tensor.ts";
 import { type Inputs, inputDefaults } from "./default-inputs.ts";
 import { type AdapterChoice, type Fitted, LoadedAdapters } from "./loaded-adapters.ts";
+import { throwMisfits } from "./misfits.ts";
 import { placedOn } from "./place.ts";
 import { RowBank } from "./row-bank.ts";
-import { throwMisfits } from "./step.ts";
 
 /** What a run uses beside its inputs. */
 export interface RunOptions {

@@ -1,6 +1,5 @@
 // A training step that is run many times: parameters and their gradients live in one arena, which the runtime reads from
 // and writes to in place, and which the optimizer updates in place. A step allocates nothing that it could reuse.
-import { throwFaults } from "../errors.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { productsInFloat16 } from "../onnx/float16.ts";
 import { type BoundRun, openSession, type Session, type SessionOptions } from "../runtime/session.ts";
@@ -11,6 +10,7 @@ import { type DroppedModel, type MaskDrawer, maskDrawer, withDropout } from "./d
 import { sumOfSquares } from "./gradients.ts";
 import { type LossScaleState, nextScale, startScale, type TrainingPrecision, unscale } from "./loss-scale.ts";
 import type { Loss } from "./losses.ts";
+import { throwMisfits } from "./misfits.ts";
 import { type NamedArrays, type Optimizer, stateLengths } from "./optimizers.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
@@ -198,11 +198,6 @@ export function parameterFaults(adapted: AdaptedModel, tensors: ReadonlyMap<stri
   const known = new Set(adapted.parameters.map(({ key }) => key));
   for (const key of tensors.keys()) if (!known.has(key)) faults.push(`${key}: the model has no such parameter`);
   return faults;
-}
-
-/** Throws LowrankError "adapter" when there are faults. */
-export function throwMisfits(faults: readonly string[]): void {
-  throwFaults("adapter", "adapter: it does not fit the model", faults);
 }
 
 /** A copy of a step's parameters as tensors. */

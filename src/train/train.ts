@@ -26,12 +26,13 @@ import { type LoopState, type Run, runLoop, startState } from "./loop.ts";
 import { type LoraFaOptions, loraFa } from "./lora-fa.ts";
 import type { TrainingPrecision } from "./loss-scale.ts";
 import { crossEntropy, type Loss } from "./losses.ts";
+import { throwMisfits } from "./misfits.ts";
 import { adam, type Optimizer } from "./optimizers.ts";
 import { placedOn } from "./place.ts";
 import { openPrefix, type Prefix, type PrefixCacheOptions, type PrefixPlan } from "./prefix.ts";
 import { asTensors, restoreCheckpoint } from "./resume.ts";
 import { constant, isMetricSchedule, type MetricSchedule, type Schedule } from "./schedules.ts";
-import { compileStep, copyParameters, loadParameters, parameterFaults, throwMisfits } from "./step.ts";
+import { compileStep, copyParameters, loadParameters, parameterFaults } from "./step.ts";
 
 export type { Batches, TrainingData } from "./feed.ts";
 

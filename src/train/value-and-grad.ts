@@ -5,8 +5,9 @@ import { openSession, type Session, type SessionOptions } from "../runtime/sessi
 import type { Tensor } from "../tensor.ts";
 import { inputDefaults } from "./default-inputs.ts";
 import type { Loss } from "./losses.ts";
+import { throwMisfits } from "./misfits.ts";
 import { placedOn } from "./place.ts";
-import { type Batch, parameterFaults, throwMisfits } from "./step.ts";
+import { type Batch, parameterFaults } from "./step.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 
 export interface ValueAndGrad {

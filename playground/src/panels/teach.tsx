@@ -1,0 +1,415 @@
+// Teach: examples of one's own, the settings of a LoRA, and a run in a worker that can be watched, stopped and resumed.
+import type { VNode } from "preact";
+import { pixelCount } from "../digit/bytes.ts";
+import { limits } from "../state/address.ts";
+import { type Example, examples, mode, opened, pixels, status, symbols, training } from "../state/store.ts";
+import { curves, obstacle, resumeTraining, run, startTraining, stopTraining } from "../state/teaching.ts";
+import { Chart } from "../ui/chart.tsx";
+import { count, decimal, percent } from "../ui/format.ts";
+import { DigitCanvas } from "../ui/picture.tsx";
+
+const digitNames: readonly string[] = Array.from({ length: 10 }, (_, digit) => String(digit));
+const mostSymbols = 10;
+
+export function Teach(): VNode {
+  return (
+    <section class="panel" id="teach" aria-labelledby="teach-title">
+      <header>
+        <p class="number">2</p>
+        <h2 id="teach-title">Teach it your hand</h2>
+        <p class="lede">
+          Draw a digit on the board, then press what it is. Twenty examples are enough. Only A and B are trained, in a
+          worker of this page: nothing that you draw leaves it.
+        </p>
+      </header>
+      <Modes />
+      <Labels />
+      <Collected />
+      <Options />
+      <RunControls />
+      <Curves />
+    </section>
+  );
+}
+
+function Modes() {
+  const choice = (value: "digits" | "symbols", text: string) => (
+    <label>
+      <input
+        type="radio"
+        name="mode"
+        checked={mode.value === value}
+        onChange={() => {
+          mode.value = value;
+        }}
+      />
+      <span>{text}</span>
+    </label>
+  );
+  return (
+    <fieldset class="segments">
+      <legend class="visually-hidden">What to teach</legend>
+      {choice("digits", "Digits in your hand")}
+      {choice("symbols", "Symbols of your own")}
+    </fieldset>
+  );
+}
+
+function add(label: number): void {
+  if (pixels.value === null) return;
+  const own: readonly Example[] = examples.value[mode.value];
+  examples.value = { ...examples.value, [mode.value]: [...own, { pixels: pixels.value.slice(), label }] };
+}
+
+/** A button for each class: pressing it adds what is on the board. */
+function Labels() {
+  const isDigits = mode.value === "digits";
+  const names = isDigits ? digitNames : symbols.value;
+  const own = examples.value[mode.value];
+  return (
+    <div class="labels">
+      <fieldset class="label-buttons">
+        <legend class="field-title">What is on the board is</legend>
+        {names.map((name, label) => {
+          const total = own.filter((example) => example.label === label).length;
+          return (
+            <button
+              key={name}
+              type="button"
+              class="label-button"
+              disabled={pixels.value === null}
+              onClick={() => add(label)}
+            >
+              <span class="visually-hidden">Add as </span>
+              {name}
+              {total > 0 && <span class="tally">{total}</span>}
+            </button>
+          );
+        })}
+      </fieldset>
+      {isDigits ? <TakeMisread /> : <SymbolNames />}
+    </div>
+  );
+}
+
+/** For those who want to see it learn before they draw twenty digits. */
+function TakeMisread() {
+  const misread = opened.value?.misread;
+  if (misread === undefined) return null;
+  const take = (): void => {
+    // They come sorted by what the ready adapter makes of them: some of each kind.
+    const taken = Array.from({ length: 20 }, (_, index) => {
+      const at = Math.floor((index * misread.labels.length) / 20);
+      return { pixels: misread.images.slice(at * pixelCount, (at + 1) * pixelCount), label: misread.labels[at]! };
+    });
+    examples.value = { ...examples.value, digits: [...examples.value.digits, ...taken].slice(-200) };
+  };
+  return (
+    <button type="button" class="quiet" onClick={take}>
+      In a hurry? Take 20 misread test digits
+    </button>
+  );
+}
+
+/** Names are changed in place; a symbol that goes takes its examples along. */
+function SymbolNames() {
+  const rename = (at: number, name: string): void => {
+    const clean = name.trim().slice(0, 16);
+    if (clean !== "" && !symbols.value.includes(clean)) symbols.value = symbols.value.with(at, clean);
+  };
+  const remove = (at: number): void => {
+    const left = examples.value.symbols
+      .filter(({ label }) => label !== at)
+      .map((example) => (example.label > at ? { ...example, label: example.label - 1 } : example));
+    examples.value = { ...examples.value, symbols: left };
+    symbols.value = symbols.value.toSpliced(at, 1);
+  };
+  const another = (): void => {
+    const free = Array.from({ length: 20 }, (_, index) => `symbol ${index + 1}`).find(
+      (name) => !symbols.value.includes(name),
+    );
+    symbols.value = [...symbols.value, free!];
+  };
+  return (
+    <details class="names">
+      <summary>
+        Name your symbols ({symbols.value.length} of up to {mostSymbols})
+      </summary>
+      <ul>
+        {symbols.value.map((name, at) => (
+          <li key={name}>
+            <input
+              type="text"
+              aria-label={`Name of symbol ${at + 1}`}
+              value={name}
+              maxLength={16}
+              onChange={(event) => rename(at, event.currentTarget.value)}
+            />
+            <button type="button" class="quiet" disabled={symbols.value.length <= 2} onClick={() => remove(at)}>
+              Remove<span class="visually-hidden"> {name}</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+      <button type="button" disabled={symbols.value.length >= mostSymbols} onClick={another}>
+        Another symbol
+      </button>
+    </details>
+  );
+}
+
+function Collected() {
+  const own = examples.value[mode.value];
+  const names = mode.value === "digits" ? digitNames : symbols.value;
+  const remove = (at: number): void => {
+    examples.value = { ...examples.value, [mode.value]: own.toSpliced(at, 1) };
+  };
+  return (
+    <div class="collected">
+      <div class="collected-head">
+        <h3 id="collected-title">
+          {own.length === 0 ? "No examples yet" : own.length === 1 ? "1 example" : `${own.length} examples`}
+        </h3>
+        {own.length > 0 && (
+          <button
+            type="button"
+            class="quiet"
+            onClick={() => {
+              examples.value = { ...examples.value, [mode.value]: [] };
+            }}
+          >
+            Remove all
+          </button>
+        )}
+      </div>
+      {own.length > 0 && (
+        <ul class="thumbs" aria-labelledby="collected-title">
+          {own.map((example, at) => (
+            <li key={at}>
+              <button
+                type="button"
+                class="thumb"
+                title="Remove"
+                aria-label={`Remove example ${at + 1}, a ${names[example.label]}`}
+                onClick={() => remove(at)}
+              >
+                <DigitCanvas pixels={example.pixels} />
+                <span class="thumb-label" aria-hidden="true">
+                  {names[example.label]}
+                </span>
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+    </div>
+  );
+}
+
+type Numeric = "r" | "alpha" | "learningRate" | "steps" | "replay";
+
+function set(name: Numeric, value: number): void {
+  const { from, to } = limits[name];
+  if (Number.isFinite(value)) training.value = { ...training.value, [name]: Math.min(to, Math.max(from, value)) };
+}
+
+const layerNames: Readonly<Record<string, string>> = {
+  fc1: "fc1, 784 → 1000",
+  fc2: "fc2, 1000 → 2000",
+  fc3: "fc3, 2000 → 10",
+};
+
+/** Each setting with one line on what it does. */
+function Options() {
+  const { r, alpha, targets } = training.value;
+  const layers = opened.value?.layers ?? [];
+  const chosen = layers.filter(({ path }) => (mode.value === "digits" ? targets.includes(path) : path !== "fc3"));
+  const size = chosen.reduce((sum, { inFeatures, outFeatures }) => sum + r * (inFeatures + outFeatures), 0);
+  const toggle = (path: string, isOn: boolean): void => {
+    const next = layers.map((layer) => layer.path).filter((own) => (own === path ? isOn : targets.includes(own)));
+    if (next.length > 0) training.value = { ...training.value, targets: next };
+  };
+  return (
+    <details class="options" open>
+      <summary>
+        Settings{" "}
+        <span class="summary-note">
+          rank {r}, scale {decimal(alpha / r)}, {count(size)} numbers to train
+        </span>
+      </summary>
+      <div class="option-grid">
+        <NumberField name="r" label="Rank r" note="How many directions B A may have." isWhole />
+        <NumberField name="alpha" label="Alpha" note={`The update is scaled by alpha / r = ${decimal(alpha / r)}.`} />
+        <NumberField name="learningRate" label="Learning rate" note="Adam's step size." step={0.0001} />
+        <NumberField name="steps" label="Steps" note="Batches of up to 16 examples." isWhole />
+        {mode.value === "digits" && (
+          <NumberField
+            name="replay"
+            label="Replay"
+            note="Training digits mixed in for each example: what keeps the others from being forgotten."
+            step={0.5}
+          />
+        )}
+        {mode.value === "digits" && (
+          <fieldset class="field">
+            <legend class="field-title">Layers</legend>
+            {layers.map(({ path }) => (
+              <label key={path} class="check">
+                <input
+                  type="checkbox"
+                  checked={targets.includes(path)}
+                  onChange={(event) => toggle(path, event.currentTarget.checked)}
+                />
+                {layerNames[path] ?? path}
+              </label>
+            ))}
+          </fieldset>
+        )}
+      </div>
+      {mode.value === "symbols" && (
+        <p class="note">
+          Symbols get a head of their own in the place of fc3, trained whole (PEFT's modules_to_save), and LoRA on fc1
+          and fc2.
+        </p>
+      )}
+    </details>
+  );
+}
+
+interface NumberFieldProps {
+  readonly name: Numeric;
+  readonly label: string;
+  readonly note: string;
+  readonly step?: number;
+  readonly isWhole?: boolean;
+}
+
+/** A number of the settings, kept within its limits. */
+function NumberField({ name, label, note, step = 1, isWhole = false }: NumberFieldProps) {
+  const { from, to } = limits[name];
+  const id = `option-${name}`;
+  return (
+    <div class="field">
+      <label class="field-title" htmlFor={id}>
+        {label}
+      </label>
+      <input
+        id={id}
+        type="number"
+        min={from}
+        max={to}
+        step={step}
+        value={training.value[name]}
+        aria-describedby={`${id}-note`}
+        onChange={(event) => {
+          const value = event.currentTarget.valueAsNumber;
+          set(name, isWhole ? Math.round(value) : value);
+        }}
+      />
+      <span class="note" id={`${id}-note`}>
+        {note}
+      </span>
+    </div>
+  );
+}
+
+function RunControls() {
+  const current = run.value;
+  const isRunning = current?.state === "running";
+  const [last] = curves.value.evaluations.slice(-1);
+  const isOther = current !== null && current.mode !== mode.value;
+  return (
+    <div class="run">
+      <div class="tools">
+        {isRunning ? (
+          <button type="button" class="primary" onClick={stopTraining}>
+            Stop
+          </button>
+        ) : (
+          <button
+            type="button"
+            class="primary"
+            disabled={obstacle.value !== null || status.value.kind !== "ready"}
+            onClick={() => void startTraining()}
+          >
+            Train
+          </button>
+        )}
+        {current?.state === "stopped" && !isOther && (
+          <button type="button" onClick={() => void resumeTraining()}>
+            Resume from step {current.step}
+          </button>
+        )}
+        {isRunning && <progress aria-label="Steps taken" max={current.steps} value={current.step} />}
+      </div>
+      <p class="note" role="status" data-run={current?.state ?? "none"}>
+        {obstacle.value ?? (current === null ? "Ready." : runText(current, last))}
+      </p>
+    </div>
+  );
+}
+
+function runText(
+  { state, step, steps, stepsPerSecond, seconds }: NonNullable<typeof run.value>,
+  last: (typeof curves.value.evaluations)[number] | undefined,
+): string {
+  const reached =
+    last === undefined
+      ? ""
+      : ` Your examples: ${percent(last.own)} right${last.kept === null ? "" : `, kept digits: ${percent(last.kept)}`}.`;
+  if (state === "running") return `Step ${step} of ${steps}, ${Math.round(stepsPerSecond)} steps/s.${reached}`;
+  const verb = state === "stopped" ? "Stopped" : "Done";
+  return `${verb} after ${step} steps in ${decimal(seconds, 1)} s (${Math.round(step / Math.max(seconds, 0.001))} steps/s).${reached}`;
+}
+
+function Curves() {
+  const { losses, evaluations } = curves.value;
+  if (losses.length === 0 && evaluations.length === 0) return null;
+  const last = evaluations.at(-1);
+  const evaluated = evaluations.map(({ step }) => step);
+  return (
+    <div class="chart-pair">
+      <div>
+        <h3>Loss</h3>
+        <Chart
+          x={losses.map((_, index) => index + 1)}
+          xLabel="step"
+          lines={[{ label: "loss of each batch", colour: "--accent", values: losses }]}
+          summary={`The loss went from ${decimal(losses[0] ?? 0)} to ${decimal(losses.at(-1) ?? 0)} in ${losses.length} steps.`}
+        />
+      </div>
+      <div>
+        <h3>Accuracy</h3>
+        <Chart
+          x={evaluated}
+          xLabel="step"
+          lines={[
+            {
+              label: "your examples",
+              colour: "--accent",
+              values: evaluations.map(({ own }) => own),
+              isShare: true,
+              points: true,
+            },
+            ...(last?.kept == null
+              ? []
+              : [
+                  {
+                    label: "kept digits, all ten",
+                    colour: "--base",
+                    values: evaluations.map(({ kept }) => kept),
+                    isShare: true,
+                    points: true,
+                  },
+                ]),
+          ]}
+          summary={
+            last === undefined
+              ? "Not measured yet."
+              : `At step ${last.step}, ${percent(last.own)} of your examples are read right${last.kept === null ? "" : ` and ${percent(last.kept)} of the kept digits`}.`
+          }
+        />
+      </div>
+    </div>
+  );
+}

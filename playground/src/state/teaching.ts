@@ -1,0 +1,104 @@
+// A training run as the page sees it: its curves, its checkpoint, and what becomes of its adapter.
+import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { TrainingProgress, TrainingRequest } from "../protocol.ts";
+import type { SharedState } from "./address.ts";
+import { addToShelf, choose, examples, examplesOf, mode, report, symbols, trainerClient, training } from "./store.ts";
+
+export interface Curves {
+  readonly losses: readonly number[];
+  /** Accuracy at some steps, on one's own examples and on kept digits (null for symbols). */
+  readonly evaluations: readonly { readonly step: number; readonly own: number; readonly kept: number | null }[];
+}
+
+export interface Run {
+  readonly state: "running" | "stopped" | "done";
+  readonly steps: number;
+  readonly step: number;
+  readonly stepsPerSecond: number;
+  readonly seconds: number;
+  /** What was asked, to be able to go on. */
+  readonly request: TrainingRequest;
+  readonly mode: SharedState["mode"];
+}
+
+const noCurves: Curves = { losses: [], evaluations: [] };
+
+export const run: Signal<Run | null> = signal<Run | null>(null);
+export const curves: Signal<Curves> = signal(noCurves);
+
+/** How many examples there must be, and what is missing; null when training can begin. */
+export const obstacle: ReadonlySignal<string | null> = computed(() => {
+  const own = examples.value[mode.value];
+  if (mode.value === "digits") return own.length === 0 ? "Add an example first: draw, then press what it is." : null;
+  const missing = symbols.value.filter((_, index) => !own.some(({ label }) => label === index));
+  return missing.length === 0 ? null : `Draw an example of each symbol; missing: ${missing.join(", ")}.`;
+});
+
+/** Trains anew, from the settings and examples that are there. */
+export async function startTraining(): Promise<void> {
+  const own = examples.value[mode.value];
+  const request: TrainingRequest = {
+    settings: { ...training.value, seed: 1 },
+    examples: examplesOf(own)!,
+    labels: mode.value === "symbols" ? symbols.value : null,
+    resume: null,
+  };
+  curves.value = noCurves;
+  await train(request);
+}
+
+/** Goes on from where a run was stopped. */
+export async function resumeTraining(): Promise<void> {
+  if (run.value?.state === "stopped") await train(run.value.request);
+}
+
+export function stopTraining(): void {
+  trainerClient().ask("stop", null).catch(report);
+}
+
+async function train(request: TrainingRequest): Promise<void> {
+  const before = run.value;
+  const { steps } = request.settings;
+  run.value = {
+    ...{ state: "running", steps, step: curves.value.losses.length, stepsPerSecond: 0, request },
+    ...{
+      seconds: request.resume === null ? 0 : (before?.seconds ?? 0),
+      mode: request.labels === null ? "digits" : "symbols",
+    },
+  };
+  try {
+    const result = await trainerClient().ask("train", request, follow);
+    const id = request.labels === null ? "mine" : "symbols";
+    const own = request.examples.labels.length;
+    await addToShelf({
+      id,
+      name: request.labels === null ? "My hand" : "My symbols",
+      note: `${own} examples, ${result.step} steps, rank ${request.settings.r}`,
+      files: result.files,
+    });
+    choose(id);
+    const running = run.value!;
+    run.value = {
+      ...running,
+      ...{ state: result.stopped ? "stopped" : "done", step: result.step, seconds: running.seconds + result.seconds },
+      request: { ...request, resume: result.checkpoint },
+    };
+  } catch (error) {
+    run.value = before?.state === "running" ? null : before;
+    report(error);
+  }
+}
+
+function follow({ kind, step, losses, stepsPerSecond, own, kept }: TrainingProgress): void {
+  const current = curves.value;
+  batch(() => {
+    if (kind === "steps") {
+      // A resumed run takes its last steps since the checkpoint once more.
+      curves.value = { ...current, losses: [...current.losses.slice(0, step - losses.length), ...losses] };
+      run.value = { ...run.value!, step, stepsPerSecond };
+    } else if (own !== null) {
+      const others = current.evaluations.filter((evaluation) => evaluation.step < step);
+      curves.value = { ...current, evaluations: [...others, { step, own, kept }] };
+    }
+  });
+}
