@@ -220,7 +220,7 @@ async function withWrk(url, what, duration, rate = null) {
   await new Promise((resolve) => child.on("close", resolve));
   const failed = Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0);
   if (failed > 0 || /Socket errors/.test(text)) throw new Error(`requests failed:\n${text}`);
-  const quantile = (share) => milliseconds(new RegExp(`${share}%\\s*(\\S+)`).exec(text)[1]);
+  const quantile = (share) => milliseconds(new RegExp(`^\\s*${share}%\\s+(\\S+)`, "m").exec(text)[1]);
   return {
     rate: Number(/Requests\/sec:\s*([\d.]+)/.exec(text)[1]),
     median: quantile(50),

@@ -153,7 +153,7 @@ async function kill() {
 
 /** Trainings a second of one worker and of two, one thread each; the time runs from the first job to the last result. */
 async function scale() {
-  await prepare(2000, 256, 12);
+  await prepare(5000, 256, 12);
   const times = [];
   const asked = [];
   for (const count of [1, 2]) {

@@ -93,7 +93,10 @@ describe("lowrank sweep", () => {
   });
 
   it("trains a fleet: one adapter for each row, by its name; one without data fails alone", async () => {
-    writeFileSync(path("rows.csv"), 'name,learningRate,keep\nann,0.01,"0,1"\nbob,0.02,"2,3"\ncleo,0.01,"0,1"\ndan,0.01,"7"\n');
+    writeFileSync(
+      path("rows.csv"),
+      'name,learningRate,keep\nann,0.01,"0,1"\nbob,0.02,"2,3"\ncleo,0.01,"0,1"\ndan,0.01,"7"\n',
+    );
     const config = { tune: { ...tune, steps: 10, split: 0, filter: ["label in {keep}"] }, fleet: { file: "rows.csv" } };
     writeConfig(work, "fleet.json", config);
     const { code, stdout, stderr } = await run("sweep fleet.json --out fleet");
