@@ -77,13 +77,14 @@ export async function buildApp(parts: AppParts): Promise<FastifyInstance> {
     throw new ServeError(404, `there is no ${request.method} ${request.url.split("?")[0]}; see /openapi.json`);
   });
   await app.register(swagger, { openapi: aboutApi(settings) });
-  await app.register(async (routes) => {
+  await app.register((routes, _options, done) => {
     const context: RouteContext = { app: routes, service, settings, metrics, binaryOf };
     v2Routes(context);
     repositoryRoutes(context);
     openAiRoutes(context);
     operationRoutes(context);
     if (parts.trainer !== null) feedbackRoutes(context, parts.trainer);
+    done();
   });
   await app.ready();
   return app;
