@@ -4,9 +4,6 @@ const withoutRuntime = {
   modifyEsbuildConfig: (config) => ({ ...config, external: ["#ort", "onnxruntime-*"] }),
 };
 
-/** Built by check:package; names end in hashes. */
-const playground = (...names) => names.map((name) => `playground/dist/${name}`);
-
 export default [
   { name: "everything, without ONNX Runtime", limit: "140 kB", ...withoutRuntime },
   {
@@ -20,16 +17,5 @@ export default [
     import: "{ readModel, attachLora, train, crossEntropy, adamw, writeAdapter, createSession }",
     limit: "105 kB",
     ...withoutRuntime,
-  },
-  {
-    name: "the playground until it reads, without the runtime's WebAssembly",
-    path: playground(
-      "index.html",
-      "assets/index-*.{js,css}",
-      "assets/{main,read,runner,runtime,turn,rolldown-runtime,ort.wasm.min}-*.js",
-      "assets/ort-wasm-simd-threaded-*.mjs",
-    ),
-    esbuild: false,
-    limit: "150 kB",
   },
 ];

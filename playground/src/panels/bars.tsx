@@ -17,7 +17,7 @@ export function Bars(): VNode {
   return (
     <section class="bars" aria-labelledby="bars-title">
       <div class="bars-head">
-        <h2 id="bars-title">What it reads</h2>
+        <h2 id="bars-title">It reads</h2>
         <label class="switch">
           <input
             type="checkbox"

@@ -161,7 +161,7 @@ function Price() {
       {before !== null && (
         <p class="note">
           {cost < -0.02
-            ? `All ten together fell from ${percent(before, 1)} to ${percent(after, 1)}: what was gained is paid by other digits. The remedy is replay: train again with digits of the training set mixed in (Teach, Settings), or turn the adapter's strength down.`
+            ? `All ten together fell from ${percent(before, 1)} to ${percent(after, 1)}: what was gained is paid by other digits. The remedy is replay: train again with more digits of the training set mixed in (Teach, Settings), or turn the strength down.`
             : `All ten together: ${percent(before, 1)} before, ${percent(after, 1)} after. ${cost > 0 ? "Nothing was forgotten for it." : "That is next to nothing."}`}
         </p>
       )}

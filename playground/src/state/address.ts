@@ -31,7 +31,7 @@ export const defaults: SharedState = {
   rank: null,
   layer: "fc1",
   mode: "digits",
-  training: { r: 4, alpha: 8, targets: ["fc1", "fc2", "fc3"], learningRate: 0.002, steps: 80, replay: 1 },
+  training: { r: 4, alpha: 8, targets: ["fc1", "fc2", "fc3"], learningRate: 0.003, steps: 40, replay: 1 },
 };
 
 /** What each number may be. */

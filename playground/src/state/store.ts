@@ -131,7 +131,8 @@ let trainer: Client | undefined;
 export function trainerClient(): Client {
   if (trainer === undefined) {
     trainer = startWorker("training", device);
-    trainer.ask("open", { device, threads }).catch(report);
+    // One core stays the page's, so that frames come in time.
+    trainer.ask("open", { device, threads: Math.max(1, threads - 1) }).catch(report);
   }
   return trainer;
 }

@@ -2,7 +2,18 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { TrainingProgress, TrainingRequest } from "../protocol.ts";
 import type { SharedState } from "./address.ts";
-import { addToShelf, choose, examples, examplesOf, mode, report, symbols, trainerClient, training } from "./store.ts";
+import {
+  addToShelf,
+  choose,
+  examples,
+  examplesOf,
+  mode,
+  report,
+  shelf,
+  symbols,
+  trainerClient,
+  training,
+} from "./store.ts";
 
 export interface Curves {
   readonly losses: readonly number[];
@@ -16,6 +27,8 @@ export interface Run {
   readonly step: number;
   readonly stepsPerSecond: number;
   readonly seconds: number;
+  /** The adapter on the shelf that it trains: a new run makes a new one, so that hands can be blended. */
+  readonly id: string;
   /** What was asked, to be able to go on. */
   readonly request: TrainingRequest;
   readonly mode: SharedState["mode"];
@@ -44,23 +57,32 @@ export async function startTraining(): Promise<void> {
     resume: null,
   };
   curves.value = noCurves;
-  await train(request);
+  await train(request, freshId(request.labels === null ? "hand" : "symbols"));
 }
 
 /** Goes on from where a run was stopped. */
 export async function resumeTraining(): Promise<void> {
-  if (run.value?.state === "stopped") await train(run.value.request);
+  const before = run.value;
+  if (before?.state === "stopped") await train(before.request, before.id);
 }
 
 export function stopTraining(): void {
   trainerClient().ask("stop", null).catch(report);
 }
 
-async function train(request: TrainingRequest): Promise<void> {
+/** The first of `hand-1`, `hand-2`, … that is not on the shelf. */
+function freshId(kind: "hand" | "symbols"): string {
+  const taken = new Set(shelf.value.map(({ id }) => id));
+  let number = 1;
+  while (taken.has(`${kind}-${number}`)) number++;
+  return `${kind}-${number}`;
+}
+
+async function train(request: TrainingRequest, id: string): Promise<void> {
   const before = run.value;
   const { steps } = request.settings;
   run.value = {
-    ...{ state: "running", steps, step: curves.value.losses.length, stepsPerSecond: 0, request },
+    ...{ state: "running", steps, step: curves.value.losses.length, stepsPerSecond: 0, request, id },
     ...{
       seconds: request.resume === null ? 0 : (before?.seconds ?? 0),
       mode: request.labels === null ? "digits" : "symbols",
@@ -68,11 +90,10 @@ async function train(request: TrainingRequest): Promise<void> {
   };
   try {
     const result = await trainerClient().ask("train", request, follow);
-    const id = request.labels === null ? "mine" : "symbols";
     const own = request.examples.labels.length;
     await addToShelf({
       id,
-      name: request.labels === null ? "My hand" : "My symbols",
+      name: id.replace("hand-", "Hand ").replace("symbols-", "Symbols "),
       note: `${own} examples, ${result.step} steps, rank ${request.settings.r}`,
       files: result.files,
     });

@@ -1,5 +1,5 @@
 // The worker's end of protocol.ts. Requests are answered one after another, in the order in which they come, with two
-// exceptions: `stop` overtakes everything, and a prediction everything that pauses (measurements), so that drawing never waits.
+// exceptions: `stop` overtakes everything, and what is quick everything that pauses (measurements), so that drawing never waits.
 import type { Failure, Method, Methods, Reply, Request } from "../protocol.ts";
 import { turn } from "./turn.ts";
 
@@ -13,6 +13,9 @@ export type Handlers = {
     pause: Pause,
   ) => Promise<Methods[M]["answer"]> | Methods[M]["answer"];
 };
+
+/** What people wait for while they draw, move a slider, or have just trained. */
+const quick: ReadonlySet<Method> = new Set<Method>(["predict", "load", "compose", "trace"]);
 
 /** Answers the page's requests with these handlers. */
 export function serve(handlers: Handlers): void {
@@ -37,7 +40,7 @@ export function serve(handlers: Handlers): void {
       void answer(handlers, data, pause);
       return;
     }
-    (data.method === "predict" ? urgent : patient).push(data);
+    (quick.has(data.method) ? urgent : patient).push(data);
     if (!isBusy) void work();
   });
 }

@@ -54,7 +54,7 @@ export async function teach(
   const evaluation: NonNullable<TrainOptions["evaluation"]> = {
     sets: { own: [batchOf(examples)], ...(kept !== null && { kept: [batchOf(kept)] }) },
     metrics: { accuracy: accuracy() },
-    every: { steps: Math.max(5, Math.round(settings.steps / 8)) },
+    every: { steps: Math.max(5, Math.round(settings.steps / 4)) },
     atStart: true,
   };
   const { adapter, history } = await train(adapted, mixedBatches(examples, replay, settings), {
