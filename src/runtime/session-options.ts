@@ -36,6 +36,8 @@ export function ortOptions(
         set_denormal_as_zero: "1",
         // Products by dequantized weights stay in float32: by default activations are rounded to 8 bits there.
         qdq_matmulnbits_accuracy_level: "1",
+        // 8-bit products stay exact on processors without VNNI (see signed-weights.ts).
+        x64quantprecision: "1",
         ...(isLean && { disable_prepacking: "1" }),
         ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
       },

@@ -19,6 +19,7 @@ import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
 import { ortOptions } from "./session-options.ts";
+import { withOwnSignedWeights } from "./signed-weights.ts";
 import { keptOnCpu } from "./webgpu.ts";
 
 export { type ChosenDevice, type Device, type DeviceChoice, deviceChoices, devices } from "./device.ts";
@@ -111,7 +112,8 @@ async function prepare(
 }
 
 /** The model as bytes, guarded where it is going to be bound and that saves a copy. */
-async function bindable(ort: Ort, model: Model, forBinding: boolean): Promise<Prepared> {
+async function bindable(ort: Ort, given: Model, forBinding: boolean): Promise<Prepared> {
+  const model = withOwnSignedWeights(given);
   if (!forBinding || !(await leavesOutputsInPlace(ort))) return writeModelParts(model);
   const guarded = withGuard(model);
   return { ...writeModelParts(guarded.model), guard: guarded.guard };

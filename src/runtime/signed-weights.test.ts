@@ -1,0 +1,55 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { createModel, graphBuilder } from "../onnx/builder.ts";
+import type { Model } from "../onnx/model.ts";
+import { tensor } from "../tensor.ts";
+import { openSession, type Session } from "./session.ts";
+import { withOwnSignedWeights } from "./signed-weights.ts";
+
+/** y = x W by 8-bit products, and w = W as float32: of int8 W [64, 8], all 127. */
+function twoReaders(): Model {
+  const g = graphBuilder({ opset: 21 });
+  const weight = g.initializer("weight", tensor("int8", [64, 8], new Int8Array(512).fill(127)));
+  const x = g.input("x", "uint8", ["n", 64]);
+  g.output(g.op("MatMulInteger", [x, weight], {}, { output: "y" }), "int32", ["n", 8]);
+  const scale = g.input("scale", "float32", []);
+  g.output(g.op("DequantizeLinear", [weight, scale], {}, { output: "w" }), "float32", [64, 8]);
+  return createModel(g.build(), { opset: 21 });
+}
+
+let session: Session | undefined;
+afterEach(async () => {
+  await session?.dispose();
+});
+
+describe("weights of 8 signed bits", () => {
+  it("get a name for each node that reads them, over the same bytes", () => {
+    const model = twoReaders();
+    const { graph } = withOwnSignedWeights(model);
+    const [weight] = model.graph.initializers.keys();
+    expect(graph.nodes.map(({ inputs }) => inputs.find((name) => name.startsWith(weight!)))).toEqual([
+      weight,
+      `${weight}/2`,
+    ]);
+    expect([...graph.initializers.values()].map(({ bytes }) => bytes.buffer)).toEqual(
+      Array(2).fill(model.graph.initializers.get(weight!)!.bytes.buffer),
+    );
+  });
+
+  it("leave a model alone in which no two nodes read the same", () => {
+    const once = withOwnSignedWeights(twoReaders());
+    expect(withOwnSignedWeights(once)).toBe(once);
+  });
+
+  it("are multiplied without saturation, on every processor", async () => {
+    session = await openSession(twoReaders(), { threads: 1 });
+    const x = tensor("uint8", [1, 64], new Uint8Array(64).fill(255));
+    const results = await session.run(
+      new Map([
+        ["x", x],
+        ["scale", tensor("float32", [], Float32Array.of(0.5))],
+      ]),
+    );
+    expect([...results.get("y")!.data]).toEqual(Array(8).fill(64 * 255 * 127));
+    expect(new Set(results.get("w")!.data)).toEqual(new Set([63.5]));
+  });
+});
