@@ -61,3 +61,12 @@ it("writes nothing with --dry-run, or for options that contradict one another", 
   await expect(run("--rank", "1", "--energy", "0.9")).rejects.toThrow("choose one");
   expect(existsSync(join(folder, "small.onnx"))).toBe(false);
 });
+
+it("refuses a place that cannot be written to before any work begins", async () => {
+  await expect(run("--rank", "1", "--out", join(folder, "absent", "small.onnx"))).rejects.toThrow(
+    "the folder does not exist",
+  );
+  expect(output).toBe("");
+  await run("--rank", "1", "--out", join(folder, "absent", "small.onnx"), "--dry-run");
+  expect(output).toContain("not written (--dry-run)");
+});

@@ -12,6 +12,7 @@ import type { Model } from "../onnx/model.ts";
 import { weightBytes, writeModel, writeModelBeside } from "../onnx/write.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { formatCompression, formatSteps } from "../runs/compress-table.ts";
+import { assertWritable } from "../runs/files.ts";
 import { loadModel } from "../runs/model-file.ts";
 import { saveModel } from "../runs/save-model.ts";
 import { type CompressData, type Measure, openCompressData } from "./compress-data.ts";
@@ -100,6 +101,7 @@ export async function runCompress(
 ): Promise<CompressSummary> {
   const begun = performance.now();
   throwFaults("config", "compress", faultsOf(options, request));
+  if (!request.dryRun) await assertWritable(request.out);
   const { voice = silentVoice } = context;
   const original = await loadModel(options.model!);
   const session = await runSession(options, (text) => voice.say(text));
