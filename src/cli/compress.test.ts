@@ -59,6 +59,7 @@ it("writes nothing with --dry-run, or for options that contradict one another", 
   await run("--quantize", "int8", "--dry-run");
   expect(output).toContain("Weights: ");
   await expect(run("--rank", "1", "--energy", "0.9")).rejects.toThrow("choose one");
+  await expect(run("--rank", "1", "--out", `${folder}/./base.onnx`)).rejects.toThrow("expected another file");
   expect(existsSync(join(folder, "small.onnx"))).toBe(false);
 });
 
