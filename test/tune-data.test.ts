@@ -135,6 +135,10 @@ describe("images of another domain", () => {
     expect(measured.code, measured.stderr).toBe(0);
     const { results } = JSON.parse(measured.stdout) as { results: { accuracy: number }[] };
     expect(results.map(({ accuracy }) => accuracy)).toEqual([before!["target/accuracy"], after!["target/accuracy"]]);
+    const answers = async (more: string) => (await run(`predict upright/model.onnx --data ${test} ${more}`)).stdout;
+    const turned = await answers("--adapter turned/adapter --transform rotation:90");
+    expect(turned.trim().split("\n")).toHaveLength(200);
+    expect(turned).not.toBe(await answers("--adapter turned/adapter"));
     const wrong = await run(`${command} --transform inverted --out none`);
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("transform: expected one of identity, ")]);
     const texts = await run("tune distilbert.onnx --data opinions.jsonl --transform fog:1 --out none");

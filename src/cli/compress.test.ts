@@ -59,5 +59,15 @@ it("writes nothing with --dry-run, or for options that contradict one another", 
   await run("--quantize", "int8", "--dry-run");
   expect(output).toContain("Weights: ");
   await expect(run("--rank", "1", "--energy", "0.9")).rejects.toThrow("choose one");
+  await expect(run("--rank", "1", "--out", `${folder}/./base.onnx`)).rejects.toThrow("expected another file");
   expect(existsSync(join(folder, "small.onnx"))).toBe(false);
+});
+
+it("refuses a place that cannot be written to before any work begins", async () => {
+  await expect(run("--rank", "1", "--out", join(folder, "absent", "small.onnx"))).rejects.toThrow(
+    "the folder does not exist",
+  );
+  expect(output).toBe("");
+  await run("--rank", "1", "--out", join(folder, "absent", "small.onnx"), "--dry-run");
+  expect(output).toContain("not written (--dry-run)");
 });

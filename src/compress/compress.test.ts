@@ -365,3 +365,11 @@ it("compresses a layer that is called with tokens", async () => {
   const aware = await compressWith(base, [{ inputs: { x: tokens } }], { rank: 1 });
   expect(aware.layers[0]!.dataError).toBeGreaterThan(0);
 });
+
+it("lifts models whose Gemm must have a bias, which the first of two thin layers has not", () => {
+  const old = network("Gemm out,in", 9);
+  const { model } = compress(old, { rank: 4 });
+  expect(model.opsets.get("")).toBeGreaterThanOrEqual(11);
+  expect(model.graph.nodes.filter(({ op }) => op === "Gemm").map(({ inputs }) => inputs.length)).toEqual([2, 3, 2, 3]);
+  expect(old.opsets.get("")).toBe(9);
+});

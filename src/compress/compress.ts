@@ -108,9 +108,9 @@ export async function compressWith(
   return next.value;
 }
 
-/** DequantizeLinear has an axis since operator set 13. */
+/** DequantizeLinear has an axis since operator set 13, and Gemm goes without a bias since 11. */
 function prepared(model: Model, { quantize }: CompressOptions): Model {
-  return quantize === "int8" && (model.opsets.get("") ?? 0) < 13 ? upgradeModel(model) : model;
+  return (model.opsets.get("") ?? 0) < (quantize === "int8" ? 13 : 11) ? upgradeModel(model) : model;
 }
 
 function* finish(

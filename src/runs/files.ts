@@ -50,6 +50,21 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
 }
 
 /**
+ * Throws the LowrankError "file" that `writeFileAtomic` would throw for this path, as far as it can be known beforehand: for work
+ * that takes long before it writes.
+ *
+ * @example
+ * await assertWritable("small.onnx");
+ */
+export async function assertWritable(path: string): Promise<void> {
+  const fail = failure(path, "write");
+  const existing = await statOrNull(path).catch(fail);
+  if (existing?.isDirectory()) throw new LowrankError("file", `${path}: cannot write: it is a folder; name a file`);
+  if (existing !== null) await access(path, constants.W_OK).catch(fail);
+  if (existing === null || existing.isFile()) await access(dirname(path), constants.W_OK).catch(fail);
+}
+
+/**
  * Writes a folder that holds exactly `files` (name to content), so that it is the old one or the whole new one.
  *
  * An existing folder at `path` is replaced only when all that it holds are files of these names: a folder with anything

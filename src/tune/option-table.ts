@@ -230,7 +230,6 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "text",
     default: null,
     value: "name[:n]",
-    verbs: measured,
     about:
       "make images of another domain of those in --data and --eval-data (rotation:30, invert, fog:5, …); what is retained or replayed stays as it is",
   }),

@@ -1,7 +1,7 @@
 // `lowrank compress` from the options to the files that it leaves: the smaller model, measured step by step where there is data,
 // and with `recover` a run of `lowrank tune` on it, which wins accuracy back.
 import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { merge } from "../adapter/merge.ts";
 import { writeAdapter } from "../adapter/peft.ts";
 import { type Compressed, type CompressedLayer, compress, compressWith } from "../compress/compress.ts";
@@ -12,6 +12,7 @@ import type { Model } from "../onnx/model.ts";
 import { weightBytes, writeModel, writeModelBeside } from "../onnx/write.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { formatCompression, formatSteps } from "../runs/compress-table.ts";
+import { assertWritable } from "../runs/files.ts";
 import { loadModel } from "../runs/model-file.ts";
 import { saveModel } from "../runs/save-model.ts";
 import { type CompressData, type Measure, openCompressData } from "./compress-data.ts";
@@ -100,6 +101,7 @@ export async function runCompress(
 ): Promise<CompressSummary> {
   const begun = performance.now();
   throwFaults("config", "compress", faultsOf(options, request));
+  if (!request.dryRun) await assertWritable(request.out);
   const { voice = silentVoice } = context;
   const original = await loadModel(options.model!);
   const session = await runSession(options, (text) => voice.say(text));
@@ -157,7 +159,8 @@ function faultsOf(
   if (recover === undefined && run !== undefined) faults.push("--run: expected --recover, whose run folder it is");
   if (samples !== undefined && !(Number.isSafeInteger(samples) && samples >= 1))
     faults.push(`--samples: expected a whole number of rows of 1 or more, got ${samples}`);
-  if (out === model) faults.push("--out: expected another file than the model, which recovery and comparison need");
+  if (model !== null && resolve(out) === resolve(model))
+    faults.push("--out: expected another file than the model, which recovery and comparison need");
   return faults;
 }
 

@@ -1,5 +1,5 @@
-// The domain suite from the data to the chart. Each finished domain is a file in the run folder, and a second run into the same
-// folder, with the same settings, goes on with those that are missing.
+// The domain suite from the data to the chart. The base, each finished domain and the router are files in the run folder, and a
+// second run into the same folder, with the same settings, goes on with those that are missing.
 import { join } from "node:path";
 import { loadMnist, type Mnist } from "../../data/mnist.ts";
 import { LowrankError } from "../../errors.ts";
@@ -18,10 +18,10 @@ import { epochBatches, range } from "../batches.ts";
 import { studyNetwork } from "../network.ts";
 import { studyDefaults } from "../options.ts";
 import { silentVoice, type Voice } from "../voice.ts";
-import { adapterName, exists, finished, openFolder, writeJson } from "./folder.ts";
+import { adapterName, exists, finished, finishedRouter, keepRouter, openFolder, writeJson } from "./folder.ts";
 import { tuneDomains } from "./pool.ts";
 import { domainsPage, domainsSvg, tableText } from "./report.ts";
-import type { DomainsSummary } from "./result.ts";
+import type { DomainsSummary, RouterResult } from "./result.ts";
 import { routeDomains } from "./router.ts";
 import { checkDomainOptions, chosenDomains, type Domain, type DomainOptions, domainDefaults } from "./suite.ts";
 import { accuracyOf, selected, type TuneContext } from "./tune.ts";
@@ -88,21 +88,34 @@ async function runSuite(out: string, context: TuneContext, mnist: Mnist, voice: 
     throw error;
   }
   const results = await Promise.all(domains.map(async (domain) => (await finished(out, domain))!));
-  const images = domains.filter(({ digit }) => digit === null);
-  const adapters = new Map<string, Adapter>();
-  for (const { name } of images) adapters.set(name, await loadAdapter(join(out, adapterName(name))));
   const session = await createSession(context.base, context.session);
   const base = await accuracyOf(session, context.test, null, context.signal).finally(() => session.dispose());
-  const routed = images.length < 2 ? null : await routeDomains(images, adapters, context);
-  if (routed) await writeFileAtomic(join(out, "router.onnx"), writeModel(routed.model));
   return {
     version: 1,
     data: { source: mnist.source.description, train: mnist.train.count, test: mnist.test.count },
     settings: context.options,
     base,
     domains: results,
-    router: routed?.result ?? null,
+    router: await routerOver(out, domains, context, voice),
   };
+}
+
+/** The router over the image transforms, null of fewer than two; kept in the folder. */
+async function routerOver(
+  out: string,
+  domains: readonly Domain[],
+  context: TuneContext,
+  voice: Voice,
+): Promise<RouterResult | null> {
+  const images = domains.filter(({ digit }) => digit === null);
+  if (images.length < 2) return null;
+  const kept = await finishedRouter(out, images);
+  if (kept !== null) return kept;
+  const adapters = new Map<string, Adapter>();
+  for (const { name } of images) adapters.set(name, await loadAdapter(join(out, adapterName(name))));
+  const routed = await routeDomains(images, adapters, context, voice);
+  await keepRouter(out, images, routed);
+  return routed.result;
 }
 
 /** The study's network with a linear head, trained as the study trains it; kept in the folder. */

@@ -1,12 +1,14 @@
 // The run folder of the domain suite: settings, an adapter and a result for each finished domain.
-import { access, mkdir, readdir } from "node:fs/promises";
+import { access, mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeAdapter } from "../../adapter/peft.ts";
 import type { Mnist } from "../../data/mnist.ts";
 import { LowrankError } from "../../errors.ts";
+import type { Model } from "../../onnx/model.ts";
+import { writeModel } from "../../onnx/write.ts";
 import { fileError } from "../../runs/file-error.ts";
 import { readFileChecked, writeFileAtomic, writeFolderAtomic } from "../../runs/files.ts";
-import type { DomainResult } from "./result.ts";
+import type { DomainResult, RouterResult } from "./result.ts";
 import type { Domain, DomainOptions } from "./suite.ts";
 import { type TuneContext, tuneDomain, tuningNotes } from "./tune.ts";
 
@@ -31,6 +33,29 @@ export async function runDomain(out: string, domain: Domain, context: TuneContex
   await writeFolderAtomic(join(out, adapterName(domain.name)), writeAdapter(adapter));
   await writeJson(join(out, resultName(domain.name)), result);
 }
+
+const routerName = "router.json";
+
+/** The router over these domains, null where there is none yet, or one over others. */
+export async function finishedRouter(out: string, domains: readonly Domain[]): Promise<RouterResult | null> {
+  const path = join(out, routerName);
+  if (!(await exists(path))) return null;
+  const { names, result } = JSON.parse(await readText(path)) as { names: string[]; result: RouterResult };
+  return names.join() === namesOf(domains).join() ? result : null;
+}
+
+/** Keeps the router; as with a domain, the result is written last. */
+export async function keepRouter(
+  out: string,
+  domains: readonly Domain[],
+  { model, result }: { readonly model: Model; readonly result: RouterResult },
+): Promise<void> {
+  await rm(join(out, routerName), { force: true });
+  await writeFileAtomic(join(out, "router.onnx"), writeModel(model));
+  await writeJson(join(out, routerName), { names: namesOf(domains), result });
+}
+
+const namesOf = (domains: readonly Domain[]): string[] => domains.map(({ name }) => name);
 
 const settingsName = "domains.json";
 

@@ -51,12 +51,17 @@ const explanation =
   'Accuracy in percent: on the domain before and after each way of tuning, and "kept" on plain digits. "won": what LoRA wins of what training all weights wins, where that is 5 points or more.';
 
 /** The table and what follows from it, as lines of text. */
-export function tableText({ domains, base, router }: DomainsSummary): string {
+export function tableText(summary: DomainsSummary): string {
   const table = formatTable(
     headers.map((header, index) => ({ header, align: index === 0 ? "left" : "right" })),
-    domains.map(cellsOf),
+    summary.domains.map(cellsOf),
   );
-  const lines = [table, "", explanation, `The base reads ${percent(base)} % of plain digits.`];
+  return [table, "", explanation, ...findings(summary)].join("\n");
+}
+
+/** What follows from the table, a sentence or two each. */
+function findings({ domains, base, router }: DomainsSummary): string[] {
+  const lines = [`The base reads ${percent(base)} % of plain digits.`];
   const first = domains[0];
   if (first) {
     const sizes = methodNames.map((name) => {
@@ -69,7 +74,7 @@ export function tableText({ domains, base, router }: DomainsSummary): string {
   const middle = median(shares);
   if (middle !== null)
     lines.push(
-      `LoRA wins ${percent(middle)} % on the median domain and ${percent(Math.min(...shares))} % on the worst.`,
+      `Of what all weights win, LoRA wins ${percent(middle)} % on the median domain and ${percent(Math.min(...shares))} % on the worst (of ${shares.length} where they win 5 points or more).`,
     );
   if (domains.length > 0) {
     const lost = domains.map(({ methods }) => base - methods.replay.plain);
@@ -81,7 +86,7 @@ export function tableText({ domains, base, router }: DomainsSummary): string {
         `${percent(router.routed)} %, and ${percent(router.known)} % when the domain is known.`,
     );
   }
-  return lines.join("\n");
+  return lines;
 }
 
 /** The page with the chart and the table. */
@@ -93,7 +98,8 @@ export function domainsPage(summary: DomainsSummary): string {
     rows: domains.map(cellsOf),
   });
   const body = html`<header><h1>Domains: learnt against forgotten</h1></header>
-<main><section><p>${data.train} training and ${data.test} test images, ${data.source}.</p>
+<main><section><p>${formatCount(data.train)} training and ${formatCount(data.test)} test images, ${data.source}.</p>
+<ul>${findings(summary).map((line) => html`<li>${line}</li>`)}</ul>
 <figure>${learntChart(summary)}</figure>
 ${table}</section></main>
 `;

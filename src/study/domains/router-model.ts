@@ -14,6 +14,7 @@ import type { Batch } from "../../train/step.ts";
 import { trainAll } from "../../train/train.ts";
 import { range } from "../batches.ts";
 import { layerSizes, linearModules } from "../network.ts";
+import type { Voice } from "../voice.ts";
 import type { Domain } from "./suite.ts";
 import { domainImages, selected, type TuneContext } from "./tune.ts";
 
@@ -39,7 +40,7 @@ export interface Router {
 }
 
 /** Trains the router on images of each domain; its logits are in the order of `domains`. Stops when the signal says so. */
-export async function trainRouter(domains: readonly Domain[], context: TuneContext): Promise<Router> {
+export async function trainRouter(domains: readonly Domain[], context: TuneContext, voice: Voice): Promise<Router> {
   const { base, options, session, signal } = context;
   const reading = await createSession(firstLayer(base), session);
   try {
@@ -48,11 +49,16 @@ export async function trainRouter(domains: readonly Domain[], context: TuneConte
     const network = headNetwork(domains.length, options.seed);
     const trainable = attachAll(network);
     const steps = epochs * Math.ceil(draw.total / batchSize);
+    const progress = voice.progress("training the router", steps);
     const { tensors } = await trainAll(trainable, featureBatches(reading, draw, scale, options.seed), {
       ...session,
       learningRate: linear(learningRate, { steps }),
       signal,
-    }).finally(() => trainable.dispose());
+      onStep: ({ step, loss }) => progress.update(step, { loss }),
+    }).finally(() => {
+      progress.clear();
+      return trainable.dispose();
+    });
     signal.throwIfAborted();
     const parameters = [...tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
     return { model: routerModel(base, folded(tensors, scale), domains.length), parameters };

@@ -7,6 +7,7 @@ import type { Model } from "../../onnx/model.ts";
 import { tensor } from "../../tensor.ts";
 import { type AdapterSession, createSession } from "../../train/infer.ts";
 import { layerSizes } from "../network.ts";
+import type { Voice } from "../voice.ts";
 import type { RouterResult } from "./result.ts";
 import { trainRouter } from "./router-model.ts";
 import type { Domain } from "./suite.ts";
@@ -22,9 +23,10 @@ export async function routeDomains(
   domains: readonly Domain[],
   adapters: ReadonlyMap<string, Adapter>,
   context: TuneContext,
+  voice: Voice,
 ): Promise<{ readonly result: RouterResult; readonly model: Model }> {
   const all: readonly Domain[] = [{ name: "plain", transform: null, digit: null }, ...domains];
-  const { model, parameters } = await trainRouter(all, context);
+  const { model, parameters } = await trainRouter(all, context, voice);
   const router = await createSession(model, context.session);
   const adapted = attachDomains(context.base, context.options);
   const reader = await createSession(adapted, context.session);
@@ -32,7 +34,7 @@ export async function routeDomains(
     for (const [name, adapter] of adapters) reader.load(name, adapter);
     const choices = all.map(({ name }) => (adapters.has(name) ? name : null));
     const sets = all.map((domain) => domainImages(domain, context.test, "test", context.options.seed));
-    const shares = await tested(router, reader, choices, sets, context.signal);
+    const shares = await tested({ router, reader, choices, sets }, context.signal, voice);
     return { model, result: { domains: all.length, ...shares, parameters } };
   } finally {
     await Promise.all([router.dispose(), reader.dispose()]);
@@ -40,19 +42,28 @@ export async function routeDomains(
   }
 }
 
+/** The set as one model, and images of each domain to test it on. */
+interface Routed {
+  readonly router: AdapterSession;
+  readonly reader: AdapterSession;
+  /** The adapter for each domain; null: the base itself. */
+  readonly choices: readonly (string | null)[];
+  readonly sets: readonly ImageSet[];
+}
+
 /** Reads all images twice: with the adapter that the router picks, and with that of their own domain. */
 async function tested(
-  router: AdapterSession,
-  reader: AdapterSession,
-  choices: readonly (string | null)[],
-  sets: readonly ImageSet[],
+  { router, reader, choices, sets }: Routed,
   signal: AbortSignal,
+  voice: Voice,
 ): Promise<{ accuracy: number; routed: number; known: number }> {
   let [named, routed, known] = [0, 0, 0];
   // Each batch has as many images of every domain as of the others: row = image * domains + domain.
   const total = sets.reduce((sum, { count }) => sum + count, 0);
   const [pixels] = layerSizes;
+  const progress = voice.progress("testing the router", total, "images");
   for (let start = 0; start < total; start += batchSize) {
+    if (signal.aborted) progress.clear();
     signal.throwIfAborted();
     const count = Math.min(batchSize, total - start);
     const images = new Float32Array(count * pixels);
@@ -74,7 +85,9 @@ async function tested(
     named += picked.filter((number, row) => number === own[row]).length;
     routed += await right(picked);
     known += await right(own);
+    progress.update(start + count);
   }
+  progress.clear();
   return { accuracy: named / total, routed: routed / total, known: known / total };
 }
 
