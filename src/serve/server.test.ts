@@ -359,17 +359,25 @@ describe("without being asked to", () => {
     expect(await plain.ask("/v2/models/poet/infer", inferBody(x1))).toMatchObject({ status: 200 });
   });
 
-  it("another Host than this machine's is not answered on loopback", async () => {
-    const status = await new Promise((resolve, reject) => {
-      const { hostname, port } = new URL(server.url);
-      request({ hostname, port, path: "/v2", headers: { host: "rebound.example" } }, (response) => {
-        response.resume();
-        resolve(response.statusCode);
-      })
-        .on("error", reject)
-        .end();
-    });
-    expect(status).toBe(403);
+  it("neither another Host than this machine's nor a page of another is answered on loopback", async () => {
+    const { hostname, port } = new URL(server.url);
+    const statusWith = (headers: Record<string, string>): Promise<number> =>
+      new Promise((resolve, reject) => {
+        const path = "/v2/repository/models/critic/load";
+        request({ hostname, port, method: "POST", path, headers }, (response) => {
+          response.resume();
+          resolve(response.statusCode!);
+        })
+          .on("error", reject)
+          .end();
+      });
+    expect(await statusWith({ host: "rebound.example" })).toBe(403);
+    for (const origin of ["http://other.example", "https://localhost.example", "null", "file://"]) {
+      expect(await statusWith({ host: "localhost", origin }), origin).toBe(403);
+    }
+    for (const origin of ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:1"]) {
+      expect(await statusWith({ host: "localhost", origin }), origin).toBe(200);
+    }
   });
 });
 
@@ -504,7 +512,30 @@ describe("limits", () => {
       body: "{}",
       headers: { "content-type": "text/plain" },
     });
-    expect(text.status).toBe(415);
+    expect(text).toMatchObject({ status: 415, body: { error: expect.stringContaining("got text/plain") } });
+    const packed = await server.ask("/v2/models/two/infer", undefined, {
+      method: "POST",
+      body: "{}",
+      headers: { "content-type": "application/json", "content-encoding": "gzip" },
+    });
+    expect(packed).toMatchObject({ status: 415, body: { error: expect.stringContaining("Content-Encoding") } });
+  });
+
+  it("take a body that does not say what it is, as Triton's clients send it, and curl's", async () => {
+    const { hostname, port } = new URL(server.url);
+    const body = Buffer.from(JSON.stringify(inferBody(x1)));
+    for (const type of [undefined, "application/x-www-form-urlencoded", "Application/JSON; charset=utf-8"]) {
+      const headers = { "content-length": body.length, ...(type !== undefined && { "content-type": type }) };
+      const status = await new Promise((resolve, reject) => {
+        request({ hostname, port, method: "POST", path: "/v2/models/poet/infer", headers }, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        })
+          .on("error", reject)
+          .end(body);
+      });
+      expect(status, String(type)).toBe(200);
+    }
   });
 
   it("answers 429 with Retry-After when the queue is full, and 504 past a deadline", async () => {
