@@ -183,12 +183,9 @@ async function withAutocannon(url, what, duration) {
   const { default: autocannon } = await import("autocannon");
   const { headers, body } = payload();
   const path = () => (what === "base" ? "/v2/models/base/infer" : `/v2/models/a${random.integer(count)}/infer`);
-  const requests = Array.from({ length: what === "base" ? 1 : 4096 }, () => ({
-    method: "POST",
-    path: path(),
-    headers,
-    body,
-  }));
+  // Drawn as they are sent: a list would be built for each connection, which takes longer than a connection waits.
+  const setupRequest = (one) => ({ ...one, path: path() });
+  const requests = [{ method: "POST", headers, body, setupRequest }];
   const result = await autocannon({ url, connections, duration, requests });
   const { errors, timeouts, non2xx, statusCodeStats } = result;
   if (errors + non2xx > 0)

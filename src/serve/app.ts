@@ -202,6 +202,7 @@ function answerError(
 function aboutApi({ name, apiKey }: ServeSettings): object {
   return {
     openapi: "3.1.0",
+    servers: [{ url: "/" }],
     info: {
       title: `${name} and its adapters`,
       version: lowrankVersion(),

@@ -257,6 +257,14 @@ describe("vLLM's names", () => {
   });
 });
 
+/** The part of an OpenAPI operation that is looked at. */
+interface Operation {
+  readonly summary?: string;
+  readonly tags?: readonly string[];
+  readonly parameters?: readonly { readonly name: string; readonly in: string }[];
+  readonly responses: Readonly<Record<string, unknown>>;
+}
+
 describe("operators", () => {
   it("find metrics without a label that clients choose", async () => {
     await server.ask("/v2/models/poet/infer", inferBody(x1));
@@ -281,8 +289,16 @@ describe("operators", () => {
 
   it("find the API as a document and as a page that loads nothing", async () => {
     const { body } = await server.ask("/openapi.json");
-    const { openapi, paths } = body as { openapi: string; paths: Record<string, object> };
+    const { openapi, paths } = body as { openapi: string; paths: Record<string, Record<string, Operation>> };
     expect(openapi).toBe("3.1.0");
+    for (const [path, methods] of Object.entries(paths)) {
+      const wanted = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+      for (const [method, { summary, tags, parameters = [], responses }] of Object.entries(methods)) {
+        expect([summary, tags?.length], `${method} ${path}`).toEqual([expect.any(String), 1]);
+        expect(parameters.filter((one) => one.in === "path").map(({ name }) => name)).toEqual(wanted);
+        expect(Object.keys(responses), `${method} ${path}`).toEqual(expect.arrayContaining(["200", "4XX", "5XX"]));
+      }
+    }
     for (const path of [
       "/v2/health/live",
       "/v2/models/{name}/infer",
@@ -553,6 +569,15 @@ describe("limits", () => {
 });
 
 describe("requests for adapters that are not loaded yet", () => {
+  it("are told at their deadline, and hold nothing then", async () => {
+    const slow = await serve(home, { loadDelay: 300, allowLoading: true });
+    const late = await slow.ask("/v2/models/poet/infer", inferBody(x1, { parameters: { timeout: 20_000 } }));
+    expect(late).toMatchObject({ status: 504, body: { error: expect.stringContaining("to be loaded") } });
+    expect(await slow.ask("/v2/models/poet/infer", inferBody(x1))).toMatchObject({ status: 200 });
+    expect(await slow.ask("/v2/repository/models/poet/unload", {})).toMatchObject({ status: 200 });
+    expect(String((await slow.ask("/metrics")).body)).toMatch(/lowrank_adapters_resident_bytes 0\n/);
+  });
+
   it("are bounded as those that wait for a batch are", async () => {
     const cold = await serve(await makeHome({ poet, critic }), { maxQueue: 2 });
     const asked = Array.from({ length: 12 }, () => cold.ask("/v2/models/poet/infer", inferBody(x1)));
