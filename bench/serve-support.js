@@ -60,3 +60,10 @@ export async function memoryOf({ pid }) {
   const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
   return Math.round(Number(/VmRSS:\s*(\d+)/.exec(status)?.[1] ?? 0) / 1024);
 }
+
+/** Seconds of processor time that a server has used; other work on the machine does not count. */
+export async function cpuOf({ pid }) {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ") 0");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) / 100;
+}

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { saveAdapter, saveModel } from "../dist/node.js";
 import { statistics } from "./harness.js";
-import { features, floats, memoryOf, model, random, randomAdapter, startServer } from "./serve-support.js";
+import { cpuOf, features, floats, memoryOf, model, random, randomAdapter, startServer } from "./serve-support.js";
 
 const { values } = parseArgs({
   options: {
@@ -53,10 +53,13 @@ async function time() {
     const samples = { base: [], adapters: [] };
     for (let round = 0; round < rounds; round++) {
       for (const what of round % 2 === 0 ? ["base", "adapters"] : ["adapters", "base"]) {
-        samples[what].push(await saturate(server.url, what));
+        const cpu = await cpuOf(server);
+        const sample = await saturate(server.url, what);
+        samples[what].push({ ...sample, cpu: (1000 * ((await cpuOf(server)) - cpu)) / (sample.rate * seconds) });
       }
     }
     const rate = (what) => statistics(samples[what].map((one) => one.rate)).median;
+    const cpu = (what) => statistics(samples[what].map((one) => one.cpu)).median;
     const half = await atHalf(server.url, rate("adapters") / 2);
     const batch = await meanBatch(server.url);
     const result = {
@@ -66,6 +69,7 @@ async function time() {
       base: rate("base"),
       withAdapters: rate("adapters"),
       share: rate("adapters") / rate("base"),
+      cpu: { base: cpu("base"), withAdapters: cpu("adapters") },
       half,
       batch,
       samples,
@@ -78,10 +82,13 @@ async function time() {
   }
 }
 
-function report({ base, withAdapters, share, half, batch, memory }) {
+function report({ base, withAdapters, share, cpu, half, batch, memory }) {
   console.log(`base alone:            ${base.toFixed(0)} requests/s`);
   console.log(
     `${count} adapters:         ${withAdapters.toFixed(0)} requests/s, ${(100 * share).toFixed(0)} % of it; ${batch.toFixed(1)} rows in a batch on the whole`,
+  );
+  console.log(
+    `processor time of the server: ${cpu.base.toFixed(3)} ms a request, with adapters ${cpu.withAdapters.toFixed(3)}`,
   );
   console.log(
     `at half of that (${half.rate.toFixed(0)}/s): median ${half.median.toFixed(1)} ms, p99 ${half.p99.toFixed(1)} ms, ${half.failed} failed`,
