@@ -189,7 +189,8 @@ function answerError(
   const status = known?.status ?? 500;
   if (known === null) request.log.error({ err: error }, "internal error");
   const message = known?.message ?? `internal error; the server's log has it under request ${request.id}`;
-  if (known?.retryAfter !== undefined) reply.header("retry-after", String(known.retryAfter));
+  const retryAfter = known?.retryAfter ?? (status === 503 ? 1 : undefined);
+  if (retryAfter !== undefined) reply.header("retry-after", String(retryAfter));
   if (status === 401) reply.header("www-authenticate", "Bearer");
   const body = request.url.startsWith(openAiPrefix) ? openAiError(status, message) : { error: message };
   return reply
