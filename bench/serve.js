@@ -4,20 +4,16 @@
 // where there is none, asks it on loopback, one row in a request: of the base alone, of an adapter drawn at random from all,
 // in turn. Then requests come at half the rate that adapters reached, which gives the latency. --seconds 0 writes the adapters
 // of --folder and ends.
-// node bench/serve.js --soak 600: load while adapters are loaded, unloaded and replaced; every answer is compared with its
-// content run alone, and memory is watched.
+// serve-soak.js is the load while adapters come and go.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { attachLora, createRandom, createSession, saveAdapter, saveModel, tensor } from "../dist/node.js";
-import { studyNetwork } from "../dist/study/network.js";
+import { saveAdapter, saveModel } from "../dist/node.js";
 import { statistics } from "./harness.js";
+import { cpuOf, features, floats, memoryOf, model, random, randomAdapter, startServer } from "./serve-support.js";
 
 const { values } = parseArgs({
   options: {
@@ -28,7 +24,6 @@ const { values } = parseArgs({
     batch: { type: "string", default: "64" },
     delay: { type: "string", default: "1" },
     binary: { type: "boolean", default: false },
-    soak: { type: "string" },
     json: { type: "string" },
     tool: { type: "string" },
     folder: { type: "string" },
@@ -37,37 +32,34 @@ const { values } = parseArgs({
 const [count, seconds, rounds, connections] = ["adapters", "seconds", "rounds", "connections"].map((name) =>
   Number(values[name]),
 );
-const config = { r: 8, loraAlpha: 8, targetModules: ["fc1", "fc2", "fc3"] };
-const features = 784;
-const random = createRandom(1, "bench serve");
-const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 
 // Writing a thousand adapters takes longer than timing them: --folder keeps them for the next time.
 const folder = values.folder ?? mkdtempSync(join(tmpdir(), "lowrank-bench-serve-"));
 process.on("exit", () => values.folder === undefined && rmSync(folder, { recursive: true, force: true }));
-const model = studyNetwork("linear", 0);
-const adapted = attachLora(model, config);
 await saveModel(model, join(folder, "base.onnx"));
 mkdirSync(join(folder, "adapters"), { recursive: true });
 
 const shared = payload();
-if (values.soak === undefined) await time();
-else await soak(Number(values.soak));
+await time();
 
 async function time() {
   await saveAll(count);
   if (seconds === 0) return;
-  const server = await startServer(["--max-resident", String(count + 10), "--reload", "5"]);
+  const bounds = ["--max-batch", values.batch, "--max-delay", values.delay, "--max-resident", String(count + 10)];
+  const server = await startServer(folder, bounds);
   try {
     await warmUp(server.url);
     const before = await memoryOf(server);
     const samples = { base: [], adapters: [] };
     for (let round = 0; round < rounds; round++) {
       for (const what of round % 2 === 0 ? ["base", "adapters"] : ["adapters", "base"]) {
-        samples[what].push(await saturate(server.url, what));
+        const cpu = await cpuOf(server);
+        const sample = await saturate(server.url, what);
+        samples[what].push({ ...sample, cpu: (1000 * ((await cpuOf(server)) - cpu)) / (sample.rate * seconds) });
       }
     }
     const rate = (what) => statistics(samples[what].map((one) => one.rate)).median;
+    const cpu = (what) => statistics(samples[what].map((one) => one.cpu)).median;
     const half = await atHalf(server.url, rate("adapters") / 2);
     const batch = await meanBatch(server.url);
     const result = {
@@ -77,6 +69,7 @@ async function time() {
       base: rate("base"),
       withAdapters: rate("adapters"),
       share: rate("adapters") / rate("base"),
+      cpu: { base: cpu("base"), withAdapters: cpu("adapters") },
       half,
       batch,
       samples,
@@ -89,10 +82,13 @@ async function time() {
   }
 }
 
-function report({ base, withAdapters, share, half, batch, memory }) {
+function report({ base, withAdapters, share, cpu, half, batch, memory }) {
   console.log(`base alone:            ${base.toFixed(0)} requests/s`);
   console.log(
     `${count} adapters:         ${withAdapters.toFixed(0)} requests/s, ${(100 * share).toFixed(0)} % of it; ${batch.toFixed(1)} rows in a batch on the whole`,
+  );
+  console.log(
+    `processor time of the server: ${cpu.base.toFixed(3)} ms a request, with adapters ${cpu.withAdapters.toFixed(3)}`,
   );
   console.log(
     `at half of that (${half.rate.toFixed(0)}/s): median ${half.median.toFixed(1)} ms, p99 ${half.p99.toFixed(1)} ms, ${half.failed} failed`,
@@ -104,51 +100,6 @@ async function saveAll(number) {
   for (let at = 0; at < number; at++)
     if (!existsSync(join(folder, "adapters", `a${at}`)))
       await saveAdapter(join(folder, "adapters", `a${at}`), randomAdapter());
-}
-
-function randomAdapter() {
-  const tensors = adapted.parameters.map(({ key, dims }) => [key, floats(dims, 0.1)]);
-  return { config: adapted.config, tensors: new Map(tensors) };
-}
-
-function floats(dims, scale) {
-  const data = new Float32Array(dims.reduce((product, dim) => product * dim, 1));
-  for (let at = 0; at < data.length; at++) data[at] = scale * (random.uniform() - 0.5);
-  return tensor("float32", dims, data);
-}
-
-/** A server without access lines in its log, which would be a share of the work. */
-async function startServer(args) {
-  const port = await freePort();
-  const bounds = ["--max-batch", values.batch, "--max-delay", values.delay, "--max-queue", "4096"];
-  const command = [main, "serve", join(folder, "base.onnx"), "--adapters", join(folder, "adapters")];
-  const child = spawn(process.execPath, [...command, ...bounds, "--port", port, "--log-level", "warn", ...args], {
-    stdio: ["ignore", "ignore", "inherit"],
-  });
-  const url = `http://127.0.0.1:${port}`;
-  while (!(await fetch(`${url}/v2/health/ready`).catch(() => ({ ok: false }))).ok) {
-    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  const stop = () =>
-    new Promise((resolve) => {
-      child.on("exit", resolve);
-      child.kill("SIGTERM");
-    });
-  return { url, pid: child.pid, stop };
-}
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return String(port);
-}
-
-async function memoryOf({ pid }) {
-  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-  return Math.round(Number(/VmRSS:\s*(\d+)/.exec(status)?.[1] ?? 0) / 1024);
 }
 
 /** Every adapter asked once, so that all are resident, and a second of the base. */
@@ -239,14 +190,13 @@ async function withAutocannon(url, what, duration) {
   const { default: autocannon } = await import("autocannon");
   const { headers, body } = payload();
   const path = () => (what === "base" ? "/v2/models/base/infer" : `/v2/models/a${random.integer(count)}/infer`);
-  const requests = Array.from({ length: what === "base" ? 1 : 4096 }, () => ({
-    method: "POST",
-    path: path(),
-    headers,
-    body,
-  }));
+  // Drawn as they are sent: a list would be built for each connection, which takes longer than a connection waits.
+  const setupRequest = (one) => ({ ...one, path: path() });
+  const requests = [{ method: "POST", headers, body, setupRequest }];
   const result = await autocannon({ url, connections, duration, requests });
-  if (result.errors + result.non2xx > 0) throw new Error(`${result.errors + result.non2xx} requests failed`);
+  const { errors, timeouts, non2xx, statusCodeStats } = result;
+  if (errors + non2xx > 0)
+    throw new Error(`${what}: ${errors} errors, ${timeouts} of them timeouts; ${JSON.stringify(statusCodeStats)}`);
   return { rate: result.requests.average, p99: `${result.latency.p99}ms` };
 }
 
@@ -311,89 +261,4 @@ async function meanBatch(url) {
   const text = await (await fetch(`${url}/metrics`)).text();
   const read = (name) => Number(new RegExp(`^${name} (\\S+)`, "m").exec(text)[1]);
   return read("lowrank_batch_rows_sum") / read("lowrank_batch_rows_count");
-}
-
-/** Load, with adapters loaded, unloaded and replaced at random. */
-async function soak(duration) {
-  const [names, contents] = [24, 32];
-  const adapters = Array.from({ length: contents }, randomAdapter);
-  const data = floats([features], 1).data;
-  const body = Buffer.from(
-    JSON.stringify({ inputs: [{ name: "x", shape: [1, features], datatype: "FP32", data: [...data] }] }),
-  );
-  const sent = { headers: { "content-type": "application/json" }, body };
-  const session = await createSession(adapted);
-  const expected = [];
-  for (const adapter of adapters)
-    expected.push([
-      ...(await session.run({ x: tensor("float32", [1, features], data) }, { adapter })).get("logits").data,
-    ]);
-  await session.dispose();
-  let apart = Number.POSITIVE_INFINITY;
-  for (let a = 0; a < contents; a++)
-    for (let b = 0; b < a; b++) apart = Math.min(apart, distance(expected[a], expected[b]));
-  const held = Array.from({ length: names }, (_, at) => new Set([at]));
-  for (let at = 0; at < names; at++) await saveAdapter(join(folder, "adapters", `a${at}`), adapters[at]);
-  const server = await startServer(["--allow-loading", "--max-resident", "12", "--reload", "0.2"]);
-  const counts = { asked: 0, answered: 0, away: 0, wrong: 0, worst: 0, changes: 0 };
-  const end = performance.now() + duration * 1000;
-  const memory = [];
-  const client = async () => {
-    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-    while (performance.now() < end) {
-      const at = random.integer(names);
-      counts.asked++;
-      const { status, text } = await ask(server.url, `a${at}`, agent, sent);
-      if (status === 404 || status === 503) {
-        counts.away++;
-        continue;
-      }
-      const [output] = JSON.parse(text).outputs;
-      counts.answered++;
-      const distances = expected.map((one) => distance(one, output.data));
-      const nearest = distances.indexOf(Math.min(...distances));
-      counts.worst = Math.max(counts.worst, distances[nearest]);
-      if (status !== 200 || distances[nearest] > 1e-4 || !held[at].has(nearest)) counts.wrong++;
-    }
-    agent.destroy();
-  };
-  const changer = async () => {
-    const gone = new Set();
-    while (performance.now() < end) {
-      const at = random.integer(names);
-      const kind = random.integer(3);
-      if (kind === 0) {
-        const content = random.integer(contents);
-        held[at].add(content);
-        await saveAdapter(join(folder, "adapters", `a${at}`), adapters[content]);
-      } else if (gone.has(at)) {
-        gone.delete(at);
-        await fetch(`${server.url}/v2/repository/models/a${at}/load`, { method: "POST" });
-      } else if (gone.size < 4 && kind === 1) {
-        gone.add(at);
-        await fetch(`${server.url}/v2/repository/models/a${at}/unload`, { method: "POST" });
-      }
-      counts.changes++;
-      await new Promise((resolve) => setTimeout(resolve, 25));
-    }
-  };
-  const watch = setInterval(
-    () => void memoryOf(server).then((one) => memory.push(one)),
-    1000 * Math.max(1, duration / 60),
-  );
-  await Promise.all([changer(), ...Array.from({ length: 32 }, client)]);
-  clearInterval(watch);
-  await server.stop();
-  console.log(
-    `${duration} s: ${counts.asked} asked, ${counts.answered} answered, ${counts.away} told to come again or that it is unloaded, ${counts.asked - counts.answered - counts.away} lost`,
-  );
-  console.log(
-    `${counts.wrong} wrong; furthest from its content ${counts.worst.toExponential(1)}; contents are ${apart.toExponential(1)} apart; ${counts.changes} changes`,
-  );
-  console.log(`memory, MiB: ${memory.join(" ")}`);
-  if (counts.wrong > 0) process.exitCode = 1;
-}
-
-function distance(a, b) {
-  return Math.max(...a.map((value, at) => Math.abs(value - b[at])));
 }

@@ -1,5 +1,6 @@
 // HTTP: limits, the guard, errors, logs and the routes, assembled on Fastify.
 import { randomUUID } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { loadPackage } from "../data/package.ts";
 import { lowrankVersion } from "../runs/environment.ts";
@@ -7,6 +8,7 @@ import type { Trainer } from "./feedback/trainer.ts";
 import { createGuard } from "./guard.ts";
 import { headerLengthName, splitBody } from "./infer-request.ts";
 import type { Metrics } from "./metrics.ts";
+import { shortened } from "./names.ts";
 import type { ServeSettings } from "./options.ts";
 import type { RouteContext } from "./routes/context.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
@@ -112,23 +114,43 @@ function limitBodies(app: FastifyInstance, maxBytes: number): void {
   });
 }
 
+/** What bodies may say that they are: Triton's clients say nothing, and curl that everything is a form. */
+const contentTypes: ReadonlySet<string> = new Set([
+  "",
+  "application/json",
+  "application/octet-stream",
+  "application/x-www-form-urlencoded",
+]);
+
 /** Parses bodies, and returns a function that gives the bytes behind a body's JSON. */
 function readBodies(app: FastifyInstance): RouteContext["binaryOf"] {
   const tails = new WeakMap<FastifyRequest, Uint8Array>();
   const none = new Uint8Array();
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser(
-    ["application/json", "application/octet-stream"],
-    { parseAs: "buffer" },
-    async (request: FastifyRequest, body: Buffer) => {
-      const header = request.headers[headerLengthName];
-      if (body.length === 0 && header === undefined) return null;
-      const { json, binary } = splitBody(body, Array.isArray(header) ? header.join() : header);
-      if (binary.length > 0) tails.set(request, binary);
-      return json;
-    },
-  );
+  app.addContentTypeParser("*", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) => {
+    assertReadable(request.headers);
+    const header = request.headers[headerLengthName];
+    if (body.length === 0 && header === undefined) return null;
+    const { json, binary } = splitBody(body, Array.isArray(header) ? header.join() : header);
+    if (binary.length > 0) tails.set(request, binary);
+    return json;
+  });
   return (request) => tails.get(request) ?? none;
+}
+
+function assertReadable({
+  "content-type": type = "",
+  "content-encoding": encoding = "identity",
+}: IncomingHttpHeaders): void {
+  if (!contentTypes.has(type.split(";", 1)[0]!.trim().toLowerCase())) {
+    throw new ServeError(
+      415,
+      `Content-Type: expected application/json or application/octet-stream, got ${shortened(type)}`,
+    );
+  }
+  if (encoding.trim().toLowerCase() !== "identity") {
+    throw new ServeError(415, `Content-Encoding: expected none, got ${shortened(encoding)}; send the body as it is`);
+  }
 }
 
 /** A line in the log and a metric for each request, and its id in the answer. */
@@ -167,7 +189,8 @@ function answerError(
   const status = known?.status ?? 500;
   if (known === null) request.log.error({ err: error }, "internal error");
   const message = known?.message ?? `internal error; the server's log has it under request ${request.id}`;
-  if (known?.retryAfter !== undefined) reply.header("retry-after", String(known.retryAfter));
+  const retryAfter = known?.retryAfter ?? (status === 503 ? 1 : undefined);
+  if (retryAfter !== undefined) reply.header("retry-after", String(retryAfter));
   if (status === 401) reply.header("www-authenticate", "Bearer");
   const body = request.url.startsWith(openAiPrefix) ? openAiError(status, message) : { error: message };
   return reply
@@ -180,6 +203,7 @@ function answerError(
 function aboutApi({ name, apiKey }: ServeSettings): object {
   return {
     openapi: "3.1.0",
+    servers: [{ url: "/" }],
     info: {
       title: `${name} and its adapters`,
       version: lowrankVersion(),

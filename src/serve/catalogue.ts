@@ -2,13 +2,14 @@
 // is that of the folder or file. A folder may have versions beside or instead of files of its own: subfolders called 2, 3, ...
 // (the files of its own are version 1). The greatest version is served, unless serving.json names another.
 // Names come from listing the folder, never from a client; whatever a link leads out of the folder is not there.
-import { readdir, readFile, realpath, stat } from "node:fs/promises";
-import { join, sep } from "node:path";
+import { readdir, realpath, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { isMlxAdapter, mlxFiles } from "../adapter/mlx.ts";
 import type { AdapterHome } from "../runs/adapter-files.ts";
 import { errorCode, fileError } from "../runs/file-error.ts";
 import { readFileChecked, readFilesTogether } from "../runs/files.ts";
 import type { AdapterSource } from "./engine.ts";
+import { readTextInside, realInside } from "./inside.ts";
 import { isName } from "./names.ts";
 import { ServeError } from "./serve-error.ts";
 
@@ -63,7 +64,7 @@ async function listOne(root: string, entry: string): Promise<Listed | null> {
   const versions = await versionsIn(root, path);
   if (versions.size === 0) return null;
   const greatest = [...versions.keys()].at(-1)!;
-  const chosen = await chosenVersion(path);
+  const chosen = await chosenVersion(root, path);
   return { name, versions, current: chosen !== null && versions.has(chosen) ? chosen : greatest };
 }
 
@@ -90,8 +91,8 @@ function homeOf(names: readonly string[]): AdapterHome | null {
 /** What is at a path, links followed as long as they stay inside `root`. */
 async function kindInside(root: string, path: string): Promise<"file" | "folder" | null> {
   try {
-    const real = await realpath(path);
-    if (!real.startsWith(root + sep)) return null;
+    const real = await realInside(root, path);
+    if (real === null) return null;
     const stats = await stat(real);
     if (stats.isDirectory()) return "folder";
     return stats.isFile() ? "file" : null;
@@ -100,10 +101,13 @@ async function kindInside(root: string, path: string): Promise<"file" | "folder"
   }
 }
 
-async function chosenVersion(path: string): Promise<string | null> {
+/** Bytes that serving.json may have. */
+const maxServingBytes = 1000;
+
+async function chosenVersion(root: string, path: string): Promise<string | null> {
+  const text = await readTextInside(root, join(path, servingFile), maxServingBytes);
   try {
-    const value: unknown = JSON.parse(await readFile(join(path, servingFile), "utf8"));
-    const { version } = (value ?? {}) as { version?: unknown };
+    const { version } = (JSON.parse(text ?? "null") ?? {}) as { version?: unknown };
     return typeof version === "string" ? version : null;
   } catch {
     return null;
@@ -128,9 +132,8 @@ export async function identify(root: string, place: Place): Promise<Identity> {
   for (const file of filesOf(place)) {
     const path = file === "" ? place.path : join(place.path, file);
     try {
-      const real = await realpath(path);
-      if (!real.startsWith(root + sep))
-        throw new ServeError(400, `${file}: it is a link that leads out of the adapters' folder`);
+      const real = await realInside(root, path);
+      if (real === null) throw new ServeError(400, `${file}: it is a link that leads out of the adapters' folder`);
       const stats = await stat(real, { bigint: true });
       if (!stats.isFile()) throw new ServeError(400, `${file}: expected a file`);
       parts.push([file, stats.dev, stats.ino, stats.size, stats.mtimeNs].join());

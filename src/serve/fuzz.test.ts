@@ -1,11 +1,13 @@
 // Hostile requests and files: whatever comes is answered with a status and a reason, never with a fault of our own, and the
 // server goes on as before. LOWRANK_FUZZ=10000 sends more.
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { realpathSync } from "node:fs";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import fc from "fast-check";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { drawn, twoLayers } from "../lora/testing/models.ts";
 import {
   adapterFor,
@@ -24,10 +26,53 @@ const model = twoLayers();
 const poet = adapterFor(model, 1);
 const x = drawn("x", 2, 3);
 
+/** Where what was opened or listed really lies. */
+const opened = vi.hoisted(() => new Set<string>());
+vi.mock("node:fs/promises", async (importOriginal) => {
+  const real = await importOriginal<typeof import("node:fs/promises")>();
+  const noted =
+    <A extends unknown[], R>(call: (path: string, ...rest: A) => R) =>
+    (path: string, ...rest: A): R => {
+      try {
+        opened.add(realpathSync(path));
+      } catch {
+        // Nothing is there: what is written next is noted when it is read.
+      }
+      return call(path, ...rest);
+    };
+  const { open, readFile, readdir } = real as unknown as Record<string, (path: string, ...rest: unknown[]) => unknown>;
+  return { ...real, open: noted(open!), readFile: noted(readFile!), readdir: noted(readdir!) };
+});
+
+/** An adapter outside of the folder, and links and a pipe in it that lead there or nowhere. */
+async function setTraps({ folder, adapters }: Home): Promise<void> {
+  const files = ["adapter_config.json", "adapter_model.safetensors"];
+  const outside = join(folder, "outside");
+  await mkdir(outside);
+  for (const file of files) await writeFile(join(outside, file), await readFile(join(adapters, "poet", file)));
+  await symlink(outside, join(adapters, "linked"));
+  for (const name of ["halfway", "half", "piped", "serving"]) await mkdir(join(adapters, name));
+  for (const file of files) await symlink(join(outside, file), join(adapters, "halfway", file));
+  await symlink("/etc/passwd", join(adapters, "half", files[0]!));
+  for (const [name, from] of [
+    ["half", 1],
+    ["piped", 1],
+    ["serving", 0],
+  ] as const) {
+    for (const file of files.slice(from))
+      await writeFile(join(adapters, name, file), await readFile(join(outside, file)));
+  }
+  await symlink("/dev/zero", join(adapters, "serving", "serving.json"));
+  await symlink(outside, join(adapters, "serving", "2"));
+  if (process.platform !== "win32") execFileSync("mkfifo", [join(adapters, "piped", files[0]!)]);
+}
+
 let home: Home;
 let server: TestServer;
 beforeAll(async () => {
   home = await makeHome({ poet });
+  await setTraps(home);
+  opened.clear();
   server = await serve(home, { allowLoading: true, maxBody: 65_536, maxAdapterBytes: 65_536, maxRank: 16, timeout: 2 });
 });
 
@@ -61,6 +106,11 @@ const odd = fc.oneof(
   fc.constantFrom(
     "poet",
     "two",
+    "linked",
+    "halfway",
+    "half",
+    "piped",
+    "serving",
     "..",
     "/etc/passwd",
     "%2e%2e",
@@ -168,8 +218,10 @@ const sent: fc.Arbitrary<Sent> = fc.record({
   body,
 });
 
-/** The adapter still answers, and rightly. */
+/** The adapter still answers, and rightly, and nothing outside of the folder has been opened. */
 async function expectSound(): Promise<void> {
+  const inside = [realpathSync(home.adapters), realpathSync(home.modelPath)];
+  expect([...opened].filter((path) => !inside.some((one) => path === one || path.startsWith(`${one}/`)))).toEqual([]);
   expect(await server.ask("/v2/health/ready")).toMatchObject({ status: 200 });
   await server.ask("/v2/repository/models/poet/load", {});
   const { body: answer } = await server.ask("/v2/models/poet/infer", inferBody(x));
@@ -188,6 +240,23 @@ describe("hostile requests", () => {
       { numRuns: runs },
     );
     expect(server.lines.filter((line) => line.includes("internal error"))).toEqual([]);
+    await expectSound();
+  });
+
+  it("are not led out of the folder by links, nor held up by a pipe", async () => {
+    for (const [name, status] of [
+      ["linked", 404],
+      ["halfway", 400],
+      ["half", 400],
+      ["piped", 400],
+      ["serving", 200],
+      ["serving/versions/2", 404],
+    ] as const) {
+      await server.ask(`/v2/repository/models/${name}/load`, {});
+      expect(await server.ask(`/v2/models/${name}/infer`, inferBody(x)), name).toMatchObject({ status });
+    }
+    // What the watch would have seen.
+    expect([...opened]).toContain(realpathSync(join(home.adapters, "poet", "adapter_config.json")));
     await expectSound();
   });
 

@@ -1,5 +1,6 @@
 // Who may ask at all: an API key, or, without one on loopback, requests that were really meant for this server. A page in a
-// browser on the same machine can reach loopback by a name that its owner makes point there, so the name is looked at.
+// browser on the same machine can reach loopback, by a name that its owner makes point there too, so both are looked at: the
+// name, and where the page comes from.
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { ServeError } from "./serve-error.ts";
@@ -31,8 +32,13 @@ export function createGuard({
     if (expected !== null && !isKey(headers, expected)) {
       throw new ServeError(401, "expected an API key as Authorization: Bearer KEY, got none or another");
     }
-    if (checksNames && !names.has(hostOf(headers.host ?? ""))) {
+    if (!checksNames) return;
+    if (!names.has(hostOf(headers.host ?? ""))) {
       throw new ServeError(403, "this server answers to localhost alone; see --allow-host");
+    }
+    // A page may send here what it cannot read the answer of; its browser says where the page comes from.
+    if (headers.origin !== undefined && !names.has(originHost(headers.origin))) {
+      throw new ServeError(403, "this server answers to pages of localhost alone; see --allow-host");
     }
   };
 }
@@ -51,6 +57,11 @@ function isKey(headers: IncomingHttpHeaders, expected: Buffer): boolean {
 
 function digest(text: string): Buffer {
   return createHash("sha256").update(text).digest();
+}
+
+/** The host of a page's origin; "" for one that has none. */
+function originHost(origin: string): string {
+  return URL.canParse(origin) ? new URL(origin).hostname : "";
 }
 
 function hostOf(header: string): string {

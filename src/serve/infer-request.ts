@@ -157,8 +157,9 @@ function readInput(input: GivenInput, port: Port | undefined, tail: BinaryTail):
   if (typeof binary === "string") return binary;
   if (port === undefined) return "the model has no such input";
   const type = typeOfDatatype(input.datatype);
-  if (type === undefined || type !== port.type) {
-    return `datatype: expected ${datatypeOf[port.type as TensorType] ?? port.type}, got ${shortened(input.datatype)}`;
+  if (port.type === undefined) return "the model takes texts here, which this server does not";
+  if (type !== port.type) {
+    return `datatype: expected ${datatypeOf[port.type as TensorType]}, got ${shortened(input.datatype)}`;
   }
   const { shape } = input;
   const fault = misfit(shape, port);

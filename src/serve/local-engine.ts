@@ -10,7 +10,7 @@ import { loadModel } from "../runs/model-file.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import type { Tensor } from "../tensor.ts";
 import { type AdapterSession, createSession } from "../train/infer.ts";
-import type { AdapterChoice, WeightedAdapter } from "../train/loaded-adapters.ts";
+import type { AdapterChoice } from "../train/loaded-adapters.ts";
 import { describeModel } from "./describe.ts";
 import type {
   AdapterSource,
@@ -26,6 +26,7 @@ import type {
 import { readSource } from "./read-source.ts";
 import { gatherRows, rowsAt, scatterRows } from "./rows.ts";
 import { ServeError } from "./serve-error.ts";
+import { Sums } from "./sums.ts";
 
 /** A session and the adapters in it. */
 interface Group {
@@ -35,12 +36,13 @@ interface Group {
 
 interface Loaded {
   readonly group: Group;
+  readonly bytes: number;
   /** Whether rows may have it beside rows with others. */
   readonly inRows: boolean;
 }
 
-/** Sums of adapters that are kept as they were last used. */
-const maxSums = 64;
+/** Sums of adapters that are kept as they were last used, and the memory that they may take. */
+const sumLimits = { maxCount: 64, maxBytes: 2 ** 28 };
 
 /**
  * Opens the model.
@@ -100,8 +102,7 @@ class LocalEngine implements Engine {
   /** The first one is for plain LoRA and the base, and stays. */
   readonly #groups: Group[];
   readonly #loaded = new Map<string, Loaded>();
-  /** Sums by their text, least recently used first: the session keeps what it has computed by the list. */
-  readonly #sums = new Map<string, readonly WeightedAdapter[]>();
+  readonly #sums = new Sums(sumLimits, (key) => this.#loaded.get(key)?.bytes ?? 0);
 
   constructor(
     model: Model,
@@ -122,8 +123,9 @@ class LocalEngine implements Engine {
     const adapter = readSource(source, label, this.#options.maxRank);
     const group = this.#fitting(key, adapter) ?? (await this.#ownGroup(key, label, adapter));
     group.keys.add(key);
-    this.#loaded.set(key, { group, inRows: group.session.rowFaults(key).length === 0 });
-    return { bytes: memoryOf(adapter, source) };
+    const bytes = memoryOf(adapter, source);
+    this.#loaded.set(key, { group, bytes, inRows: group.session.rowFaults(key).length === 0 });
+    return { bytes };
   }
 
   /** The first session that takes the adapter; it is loaded there then. */
@@ -167,7 +169,7 @@ class LocalEngine implements Engine {
     this.#loaded.delete(key);
     group.keys.delete(key);
     group.session.unload(key);
-    for (const [text, parts] of this.#sums) if (parts.some(({ adapter }) => adapter === key)) this.#sums.delete(text);
+    this.#sums.forget(key);
     if (group.keys.size > 0 || group === this.#groups[0]) return;
     this.#groups.splice(this.#groups.indexOf(group), 1);
     await group.session.dispose();
@@ -243,13 +245,14 @@ class LocalEngine implements Engine {
 
   /** Rows that can be run together, in their order. */
   #partition(items: readonly JobItem[]): Part[] {
+    this.#sums.assertFit(items.flatMap(({ choices }) => choices));
     const parts = new Map<string, Part>();
     let row = 0;
     for (const { rows, choices } of items) {
       for (let at = 0; at < rows; at++, row++) {
         const choice = choices[choices.length === 1 ? 0 : at]!;
         const { group, inRows } = this.#placeOf(choice);
-        const own = this.#resolved(choice);
+        const own = choice === null || typeof choice === "string" ? choice : this.#sums.listOf(choice);
         const id = `${this.#groups.indexOf(group)} ${inRows ? "" : JSON.stringify(choice)}`;
         const part = parts.get(id);
         if (part === undefined) parts.set(id, { group, inRows, rows: [row], choices: [own] });
@@ -262,7 +265,7 @@ class LocalEngine implements Engine {
     return [...parts.values()];
   }
 
-  #placeOf(choice: RowChoice): Loaded {
+  #placeOf(choice: RowChoice): Omit<Loaded, "bytes"> {
     if (choice === null) return { group: this.#groups[0]!, inRows: true };
     const keys = typeof choice === "string" ? [choice] : choice.map(({ key }) => key);
     const [first, ...others] = keys.map((key) => {
@@ -279,17 +282,6 @@ class LocalEngine implements Engine {
       );
     }
     return { group: first.group, inRows: first.inRows && others.every(({ inRows }) => inRows) };
-  }
-
-  /** A sum is the same list each time, so that the session keeps what it has computed for it. */
-  #resolved(choice: RowChoice): AdapterChoice {
-    if (choice === null || typeof choice === "string") return choice;
-    const text = JSON.stringify(choice);
-    const parts = this.#sums.get(text) ?? choice.map(({ key, weight }) => ({ adapter: key, weight }));
-    this.#sums.delete(text);
-    this.#sums.set(text, parts);
-    if (this.#sums.size > maxSums) this.#sums.delete(this.#sums.keys().next().value!);
-    return parts;
   }
 }
 

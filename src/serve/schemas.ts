@@ -6,7 +6,7 @@ const text = { type: "string" } as const;
 const parameters: Schema = { type: "object", additionalProperties: true };
 const shape: Schema = { type: "array", maxItems: 32, items: { type: "integer", minimum: 0, maximum: 2 ** 31 - 1 } };
 
-export const errorSchema: Schema = {
+const errorSchema: Schema = {
   type: "object",
   required: ["error"],
   properties: { error: { type: "string", description: "What is wrong, and what to do." } },
@@ -45,7 +45,7 @@ export const inferSchema: Schema = {
   },
 };
 
-export const inferAnswerSchema: Schema = {
+const inferAnswerSchema: Schema = {
   type: "object",
   properties: {
     model_name: text,
@@ -101,25 +101,21 @@ export const unloadLoraSchema: Schema = {
   properties: { lora_name: text, lora_int_id: { type: ["integer", "null"] } },
 };
 
-export const modelsSchema: Schema = {
+export const modelSchema: Schema = {
   type: "object",
   properties: {
+    id: text,
     object: text,
-    data: {
-      type: "array",
-      items: {
-        type: "object",
-        properties: {
-          id: text,
-          object: text,
-          created: { type: "integer" },
-          owned_by: text,
-          root: text,
-          parent: { type: ["string", "null"] },
-        },
-      },
-    },
+    created: { type: "integer" },
+    owned_by: text,
+    root: text,
+    parent: { type: ["string", "null"] },
   },
+};
+
+export const modelsSchema: Schema = {
+  type: "object",
+  properties: { object: text, data: { type: "array", items: modelSchema } },
 };
 
 const numbers: Schema = { type: "array", items: { type: "number" } };
@@ -152,12 +148,35 @@ export function pathSchema(...names: readonly string[]): Schema {
   return { type: "object", properties: Object.fromEntries(names.map((name) => [name, text])) };
 }
 
-/** A route's answers: the one that is meant, and errors. */
-export function answers(schema: Schema | null, description: string): Schema {
-  const good = schema === null ? { description, type: "null" } : { ...schema, description };
-  return {
-    200: good,
-    "4xx": { ...errorSchema, description: "What is wrong with the request." },
-    "5xx": { ...errorSchema, description: "Try again, or look at the log." },
-  };
+/** A route's answers: the one that is meant, and errors. `schema` is null where the answer is no JSON. */
+export function answers(schema: Schema | null, description: string, type = "application/json"): Schema {
+  const good = schema === null ? { description, content: { [type]: { schema: text } } } : { ...schema, description };
+  return { 200: good, ...failures };
 }
+
+const failures: Schema = {
+  "4xx": { ...errorSchema, description: "What is wrong with the request." },
+  "5xx": { ...errorSchema, description: "Try again, or look at the log." },
+};
+
+/** The answers to an inference request: JSON, or JSON with binary tensors behind it. */
+export const inferAnswers: Schema = {
+  200: {
+    description: "The outputs, in the order in which they were asked for.",
+    content: {
+      "application/json": { schema: inferAnswerSchema },
+      "application/octet-stream": { schema: { ...text, format: "binary" } },
+    },
+  },
+  ...failures,
+};
+
+/** Whether the server or a model is there: 200 or 503, with the same form. */
+export function readyAnswers(description: string): Schema {
+  return { ...answers(readySchema, description), 503: { ...readySchema, description: "Not now." } };
+}
+
+const readySchema: Schema = {
+  type: "object",
+  properties: { name: text, live: { type: "boolean" }, ready: { type: "boolean" } },
+};

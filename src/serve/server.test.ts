@@ -257,6 +257,14 @@ describe("vLLM's names", () => {
   });
 });
 
+/** The part of an OpenAPI operation that is looked at. */
+interface Operation {
+  readonly summary?: string;
+  readonly tags?: readonly string[];
+  readonly parameters?: readonly { readonly name: string; readonly in: string }[];
+  readonly responses: Readonly<Record<string, unknown>>;
+}
+
 describe("operators", () => {
   it("find metrics without a label that clients choose", async () => {
     await server.ask("/v2/models/poet/infer", inferBody(x1));
@@ -281,8 +289,16 @@ describe("operators", () => {
 
   it("find the API as a document and as a page that loads nothing", async () => {
     const { body } = await server.ask("/openapi.json");
-    const { openapi, paths } = body as { openapi: string; paths: Record<string, object> };
+    const { openapi, paths } = body as { openapi: string; paths: Record<string, Record<string, Operation>> };
     expect(openapi).toBe("3.1.0");
+    for (const [path, methods] of Object.entries(paths)) {
+      const wanted = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+      for (const [method, { summary, tags, parameters = [], responses }] of Object.entries(methods)) {
+        expect([summary, tags?.length], `${method} ${path}`).toEqual([expect.any(String), 1]);
+        expect(parameters.filter((one) => one.in === "path").map(({ name }) => name)).toEqual(wanted);
+        expect(Object.keys(responses), `${method} ${path}`).toEqual(expect.arrayContaining(["200", "4XX", "5XX"]));
+      }
+    }
     for (const path of [
       "/v2/health/live",
       "/v2/models/{name}/infer",
@@ -359,17 +375,25 @@ describe("without being asked to", () => {
     expect(await plain.ask("/v2/models/poet/infer", inferBody(x1))).toMatchObject({ status: 200 });
   });
 
-  it("another Host than this machine's is not answered on loopback", async () => {
-    const status = await new Promise((resolve, reject) => {
-      const { hostname, port } = new URL(server.url);
-      request({ hostname, port, path: "/v2", headers: { host: "rebound.example" } }, (response) => {
-        response.resume();
-        resolve(response.statusCode);
-      })
-        .on("error", reject)
-        .end();
-    });
-    expect(status).toBe(403);
+  it("neither another Host than this machine's nor a page of another is answered on loopback", async () => {
+    const { hostname, port } = new URL(server.url);
+    const statusWith = (headers: Record<string, string>): Promise<number> =>
+      new Promise((resolve, reject) => {
+        const path = "/v2/repository/models/critic/load";
+        request({ hostname, port, method: "POST", path, headers }, (response) => {
+          response.resume();
+          resolve(response.statusCode!);
+        })
+          .on("error", reject)
+          .end();
+      });
+    expect(await statusWith({ host: "rebound.example" })).toBe(403);
+    for (const origin of ["http://other.example", "https://localhost.example", "null", "file://"]) {
+      expect(await statusWith({ host: "localhost", origin }), origin).toBe(403);
+    }
+    for (const origin of ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:1"]) {
+      expect(await statusWith({ host: "localhost", origin }), origin).toBe(200);
+    }
   });
 });
 
@@ -504,7 +528,30 @@ describe("limits", () => {
       body: "{}",
       headers: { "content-type": "text/plain" },
     });
-    expect(text.status).toBe(415);
+    expect(text).toMatchObject({ status: 415, body: { error: expect.stringContaining("got text/plain") } });
+    const packed = await server.ask("/v2/models/two/infer", undefined, {
+      method: "POST",
+      body: "{}",
+      headers: { "content-type": "application/json", "content-encoding": "gzip" },
+    });
+    expect(packed).toMatchObject({ status: 415, body: { error: expect.stringContaining("Content-Encoding") } });
+  });
+
+  it("take a body that does not say what it is, as Triton's clients send it, and curl's", async () => {
+    const { hostname, port } = new URL(server.url);
+    const body = Buffer.from(JSON.stringify(inferBody(x1)));
+    for (const type of [undefined, "application/x-www-form-urlencoded", "Application/JSON; charset=utf-8"]) {
+      const headers = { "content-length": body.length, ...(type !== undefined && { "content-type": type }) };
+      const status = await new Promise((resolve, reject) => {
+        request({ hostname, port, method: "POST", path: "/v2/models/poet/infer", headers }, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        })
+          .on("error", reject)
+          .end(body);
+      });
+      expect(status, String(type)).toBe(200);
+    }
   });
 
   it("answers 429 with Retry-After when the queue is full, and 504 past a deadline", async () => {
@@ -522,6 +569,15 @@ describe("limits", () => {
 });
 
 describe("requests for adapters that are not loaded yet", () => {
+  it("are told at their deadline, and hold nothing then", async () => {
+    const slow = await serve(home, { loadDelay: 300, allowLoading: true });
+    const late = await slow.ask("/v2/models/poet/infer", inferBody(x1, { parameters: { timeout: 20_000 } }));
+    expect(late).toMatchObject({ status: 504, body: { error: expect.stringContaining("to be loaded") } });
+    expect(await slow.ask("/v2/models/poet/infer", inferBody(x1))).toMatchObject({ status: 200 });
+    expect(await slow.ask("/v2/repository/models/poet/unload", {})).toMatchObject({ status: 200 });
+    expect(String((await slow.ask("/metrics")).body)).toMatch(/lowrank_adapters_resident_bytes 0\n/);
+  });
+
   it("are bounded as those that wait for a batch are", async () => {
     const cold = await serve(await makeHome({ poet, critic }), { maxQueue: 2 });
     const asked = Array.from({ length: 12 }, () => cold.ask("/v2/models/poet/infer", inferBody(x1)));

@@ -158,21 +158,22 @@ export class Service {
     const release = (): void => {
       for (const lease of leases) lease.release();
     };
+    const { inputs, rows, timeout = this.#options.timeout } = request;
+    const deadline = begun + Math.min(timeout, this.#options.timeout);
     let choices: readonly RowChoice[];
     try {
-      choices = await this.#hold(wanted, name === this.name ? undefined : version, leases);
+      choices = await this.#hold(wanted, name === this.name ? undefined : version, leases, deadline);
       if (departure.hasLeft) throw new ServeError(499, "the client has left");
     } catch (error) {
       release();
       throw error;
     }
-    const { inputs, rows, timeout = this.#options.timeout } = request;
     const submitted = this.#batcher.submit({
       inputs,
       rows,
       choices,
       // Loading an adapter is a part of it.
-      timeout: Math.max(0, Math.min(timeout, this.#options.timeout) - (performance.now() - begun)),
+      timeout: Math.max(0, deadline - performance.now()),
       release,
     });
     departure.onLeave(() => submitted.cancel());
@@ -225,12 +226,17 @@ export class Service {
   }
 
   /** The adapters' keys for each row, each adapter held once. */
-  async #hold(wanted: readonly Wanted[], version: string | undefined, leases: Lease[]): Promise<RowChoice[]> {
+  async #hold(
+    wanted: readonly Wanted[],
+    version: string | undefined,
+    leases: Lease[],
+    deadline: number,
+  ): Promise<RowChoice[]> {
     const keys = new Map<string, string>();
     for (const { name } of new Set(wanted.flat())) {
       if (keys.has(name)) continue;
       const held = this.#storeFor(name).acquire(name, version);
-      const lease = held instanceof Promise ? await this.#whenLoaded(held) : held;
+      const lease = held instanceof Promise ? await this.#whenLoaded(held, deadline) : held;
       leases.push(lease);
       keys.set(name, lease.key);
     }
@@ -242,21 +248,32 @@ export class Service {
     });
   }
 
-  /** Those that wait for an adapter are no more than those that wait for a batch may be. */
-  async #whenLoaded(held: Promise<Lease>): Promise<Lease> {
-    if (this.#loading >= this.#options.maxQueue) {
+  /** Those that wait for an adapter are no more than those that wait for a batch may be, and wait no longer. */
+  async #whenLoaded(held: Promise<Lease>, deadline: number): Promise<Lease> {
+    const letGo = (): void =>
       void held.then(
         (lease) => lease.release(),
         () => undefined,
       );
+    if (this.#loading >= this.#options.maxQueue) {
+      letGo();
       throw new ServeError(429, "too many requests wait for their adapters to be loaded; try again later", {
         retryAfter: 1,
       });
     }
     this.#loading++;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const tell = (): void => {
+        letGo();
+        reject(new ServeError(504, "the request waited for its adapter to be loaded past its deadline"));
+      };
+      timer = setTimeout(tell, Math.max(0, deadline - performance.now()));
+    });
     try {
-      return await held;
+      return await Promise.race([held, late]);
     } finally {
+      clearTimeout(timer);
       this.#loading--;
     }
   }

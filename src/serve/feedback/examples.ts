@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { errorCode } from "../../runs/file-error.ts";
 import { elementCount } from "../../tensor.ts";
 import type { Description } from "../engine.ts";
+import { assertOwn } from "../inside.ts";
 import { shortened } from "../names.ts";
 import { ServeError } from "../serve-error.ts";
 
@@ -55,7 +56,7 @@ export class ExampleBox {
   /**
    * Adds those that are new, all or none. Returns how many were.
    *
-   * @throws ServeError 429 when there would be more than may be kept.
+   * @throws ServeError 429 when there would be more than may be kept, 400 when a link is where the file would be.
    */
   add(examples: readonly Example[]): Promise<number> {
     return this.#next(async () => {
@@ -108,15 +109,22 @@ export class ExampleBox {
 
   /** The digests of what is there. */
   #load(): Promise<Map<string, Side>> {
-    this.#known ??= linesOf(this.#path).then((lines) => {
-      this.#bytes = lines.reduce((sum, line) => sum + line.length + 1, 0);
-      return new Map(lines.map((line) => [digestOf(line), sideOf(digestOf(line))]));
-    });
+    this.#known ??= linesOf(this.#path).then(
+      (lines) => {
+        this.#bytes = lines.reduce((sum, line) => sum + line.length + 1, 0);
+        return new Map(lines.map((line) => [digestOf(line), sideOf(digestOf(line))]));
+      },
+      (error: unknown) => {
+        this.#known = undefined;
+        throw error;
+      },
+    );
     return this.#known;
   }
 
   async #append(text: string): Promise<void> {
     if (text === "") return;
+    await assertOwn(this.#path, "file");
     const file: FileHandle = await open(this.#path, "a+");
     try {
       const { size } = await file.stat();
@@ -133,6 +141,7 @@ export class ExampleBox {
 }
 
 async function linesOf(path: string): Promise<string[]> {
+  await assertOwn(path, "file");
   try {
     const text = await readFile(path, "utf8");
     return text.split("\n").filter((line) => parse(line) !== undefined);

@@ -1,5 +1,5 @@
 // Adapters that learn from examples, over HTTP, with the tuning in the same thread.
-import { appendFile, readdir, readFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { attachLora } from "../../lora/attach.ts";
@@ -144,6 +144,24 @@ describe("feedback", () => {
       expect(await send(example, name), JSON.stringify(example)).toMatchObject({ status });
     }
     expect(await send({ ...good, label: [1, 2, 3, 4] })).toMatchObject({ status: 200 });
+  });
+
+  it("writes through no link", async () => {
+    const home = await makeHome({ mine: start, plain: start });
+    const outside = join(home.folder, "outside");
+    await mkdir(outside);
+    await writeFile(join(outside, "kept"), "as it was");
+    await symlink(join(outside, "kept"), join(home.adapters, "mine", "examples.jsonl"));
+    await symlink(join(outside, "kept"), join(home.adapters, "plain", "serving.json"));
+    await symlink(outside, join(home.adapters, "plain", "2"));
+    const server = await serve(home, options);
+    const examples = await examplesOf(100, "linked");
+    const refused = await server.ask("/v1/adapters/mine/examples", { examples });
+    expect(refused).toMatchObject({ status: 400, body: { error: { message: expect.stringContaining("got a link") } } });
+    await server.ask("/v1/adapters/plain/examples", { examples });
+    expect(await trained(server, "plain")).toMatchObject({ state: "failed", error: expect.stringContaining("2: ") });
+    expect(await readdir(outside)).toEqual(["kept"]);
+    expect(await readFile(join(outside, "kept"), "utf8")).toBe("as it was");
   });
 
   it("learns numbers as well as classes", async () => {

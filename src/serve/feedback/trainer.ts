@@ -6,6 +6,7 @@ import { Worker } from "node:worker_threads";
 import { writeFileAtomic, writeFilesAtomic } from "../../runs/files.ts";
 import { servingFile } from "../catalogue.ts";
 import type { AdapterSource, Description } from "../engine.ts";
+import { assertOwn } from "../inside.ts";
 import type { Metrics } from "../metrics.ts";
 import { ServeError } from "../serve-error.ts";
 import type { AdapterStore } from "../store.ts";
@@ -187,14 +188,18 @@ export class Trainer {
     const { store } = this.#options;
     const { versions } = store.versionsOf(name);
     const version = String(Math.max(1, ...versions.map(Number)) + 1);
-    await writeFilesAtomic(join(store.folderOf(name), version), files);
+    const folder = join(store.folderOf(name), version);
+    await assertOwn(folder, "folder");
+    await writeFilesAtomic(folder, files);
     await this.#serveVersion(name, version);
     return version;
   }
 
   async #serveVersion(name: string, version: string): Promise<void> {
     const { store } = this.#options;
-    await writeFileAtomic(join(store.folderOf(name), servingFile), `${JSON.stringify({ version })}\n`);
+    const file = join(store.folderOf(name), servingFile);
+    await assertOwn(file, "file");
+    await writeFileAtomic(file, `${JSON.stringify({ version })}\n`);
     await store.refreshOne(name);
   }
 }

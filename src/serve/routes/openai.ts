@@ -1,7 +1,7 @@
 // The names under which vLLM's clients list, load and unload adapters. Its errors have OpenAI's form.
 import type { FastifyReply } from "fastify";
 import { assertName } from "../names.ts";
-import { answers, loadLoraSchema, modelsSchema, unloadLoraSchema } from "../schemas.ts";
+import { answers, loadLoraSchema, modelSchema, modelsSchema, pathSchema, unloadLoraSchema } from "../schemas.ts";
 import { ServeError } from "../serve-error.ts";
 import { loadableStore, type RouteContext } from "./context.ts";
 
@@ -46,7 +46,9 @@ export function openAiRoutes(context: RouteContext): void {
   );
   app.get<{ Params: { name: string } }>(
     "/v1/models/:name",
-    { schema: { tags, summary: "One of them" } },
+    {
+      schema: { tags, summary: "One of them", params: pathSchema("name"), response: answers(modelSchema, "It.") },
+    },
     async ({ params: { name } }) => {
       assertName(name, "model");
       service.versionsOf(name);
@@ -55,7 +57,14 @@ export function openAiRoutes(context: RouteContext): void {
   );
   app.post<{ Body: LoadBody }>(
     "/v1/load_lora_adapter",
-    { schema: { tags, summary: "Load an adapter of the folder (needs --allow-loading)", body: loadLoraSchema } },
+    {
+      schema: {
+        tags,
+        summary: "Load an adapter of the folder (needs --allow-loading)",
+        body: loadLoraSchema,
+        response: answers(null, "A sentence that says so.", "text/plain"),
+      },
+    },
     async ({ body }, reply) => {
       const store = loadableStore(context);
       const { lora_name: name, lora_path: path = name, load_inplace: isReload = false } = body;
@@ -79,7 +88,14 @@ export function openAiRoutes(context: RouteContext): void {
   );
   app.post<{ Body: { lora_name: string } }>(
     "/v1/unload_lora_adapter",
-    { schema: { tags, summary: "Unload an adapter (needs --allow-loading)", body: unloadLoraSchema } },
+    {
+      schema: {
+        tags,
+        summary: "Unload an adapter (needs --allow-loading)",
+        body: unloadLoraSchema,
+        response: answers(null, "A sentence that says so.", "text/plain"),
+      },
+    },
     async ({ body: { lora_name: name } }, reply) => {
       const store = loadableStore(context);
       assertName(name, "lora_name");

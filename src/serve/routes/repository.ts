@@ -38,6 +38,7 @@ export function repositoryRoutes(context: RouteContext): void {
     summary,
     params: pathSchema("name"),
     body: repositoryRequestSchema,
+    response: answers(null, "Done; the body is empty.", "text/plain"),
   });
   app.post<{ Params: { name: string }; Body: RepositoryBody | null }>(
     "/v2/repository/models/:name/load",

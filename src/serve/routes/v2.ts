@@ -7,7 +7,7 @@ import type { Port } from "../engine.ts";
 import { type InferBody, readInferRequest } from "../infer-request.ts";
 import { writeInferResponse } from "../infer-response.ts";
 import { assertName } from "../names.ts";
-import { answers, inferAnswerSchema, inferSchema, metadataSchema, pathSchema } from "../schemas.ts";
+import { answers, inferAnswers, inferSchema, metadataSchema, pathSchema, readyAnswers } from "../schemas.ts";
 import { asServeError } from "../serve-error.ts";
 import { departureOf, type RouteContext } from "./context.ts";
 
@@ -53,7 +53,14 @@ export function v2Routes(context: RouteContext): void {
     );
     app.get<{ Params: ModelPath }>(
       `${path}/ready`,
-      { schema: { tags: ["v2"], summary: "Whether a model can be asked", params } },
+      {
+        schema: {
+          tags: ["v2"],
+          summary: "Whether a model can be asked",
+          params,
+          response: readyAnswers("It can."),
+        },
+      },
       async ({ params: { name, version } }, reply) => {
         assertName(name, "model");
         const ready = service.isModelReady(name, version);
@@ -70,9 +77,8 @@ export function v2Routes(context: RouteContext): void {
             "JSON, or JSON with binary tensors behind it and Inference-Header-Content-Length, the length of the JSON.",
           params,
           body: inferSchema,
-          response: {
-            200: { description: "The outputs.", content: { "application/json": { schema: inferAnswerSchema } } },
-          },
+          consumes: ["application/json", "application/octet-stream"],
+          response: inferAnswers,
         },
         // The answer is written already; serializing it by the schema would only take time.
         serializerCompiler: () => (data: unknown) => String(data),
@@ -85,12 +91,26 @@ export function v2Routes(context: RouteContext): void {
 function healthRoutes({ app, service }: RouteContext): void {
   app.get(
     "/v2/health/live",
-    { schema: { tags: ["v2"], summary: "Whether the server runs", security: [] } },
+    {
+      schema: {
+        tags: ["v2"],
+        summary: "Whether the server runs",
+        security: [],
+        response: readyAnswers("It runs."),
+      },
+    },
     async () => ({ live: true }),
   );
   app.get(
     "/v2/health/ready",
-    { schema: { tags: ["v2"], summary: "Whether it can answer", security: [] } },
+    {
+      schema: {
+        tags: ["v2"],
+        summary: "Whether it can answer",
+        security: [],
+        response: readyAnswers("It can."),
+      },
+    },
     async (_, reply) => {
       const ready = service.isReady;
       return reply.code(ready ? 200 : 503).send({ ready });

@@ -13,6 +13,7 @@ import { saveAdapter } from "../../runs/adapter-files.ts";
 import { saveModel } from "../../runs/save-model.ts";
 import { type Tensor, tensor } from "../../tensor.ts";
 import { createSession } from "../../train/infer.ts";
+import type { Engine } from "../engine.ts";
 import { openEngine } from "../local-engine.ts";
 import type { ServeOptions } from "../options.ts";
 import { type RunningServer, type ServeContext, startServer } from "../server.ts";
@@ -93,17 +94,19 @@ export interface TestServer extends RunningServer {
   ask(path: string, body?: unknown, init?: RequestInit): Promise<{ status: number; body: unknown; headers: Headers }>;
 }
 
+interface TestOptions extends Partial<ServeOptions>, Pick<ServeContext, "tune"> {
+  /** Milliseconds that loading an adapter takes longer. */
+  readonly loadDelay?: number;
+}
+
 /** Starts a server on a free port that stops when the tests of the calling file have ended. */
-export async function serve(
-  home: Home,
-  { tune, ...options }: Partial<ServeOptions> & Pick<ServeContext, "tune"> = {},
-): Promise<TestServer> {
+export async function serve(home: Home, { tune, loadDelay = 0, ...options }: TestOptions = {}): Promise<TestServer> {
   const lines: string[] = [];
   const server = await startServer(
     { model: home.modelPath, adapters: home.adapters, port: 0, threads: 1, reload: 0, ...options },
     {
       log: { write: (line) => void lines.push(line) },
-      openEngine: (engine) => openEngine(engine),
+      openEngine: async (engine) => slowed(await openEngine(engine), loadDelay),
       ...(tune !== undefined && { tune: (task) => tune(task, new AbortController().signal) }),
     },
   );
@@ -122,6 +125,19 @@ export async function serve(
     return { status: response.status, body: isJson ? JSON.parse(text) : text, headers: response.headers };
   };
   return Object.assign(server, { lines, ask });
+}
+
+function slowed(engine: Engine, delay: number): Engine {
+  return {
+    description: engine.description,
+    async load(...args) {
+      if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
+      return engine.load(...args);
+    },
+    unload: (key) => engine.unload(key),
+    run: (job) => engine.run(job),
+    dispose: () => engine.dispose(),
+  };
 }
 
 /** An infer request of the small model: x [rows, 3]. */
