@@ -8,6 +8,7 @@ import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { upgradeModel } from "../onnx/upgrade/index.ts";
+import { withoutZipMaps } from "../onnx/zip-map.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
 import { type Branch, branchFor } from "./branches.ts";
 import { type AdapterConfig, type LoraConfig, resolveConfig } from "./config.ts";
@@ -34,7 +35,7 @@ import { valuesOf } from "./weights.ts";
 export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
   refuseMergedDecoder(base);
-  const model = computedInFloat32(upgradeModel(base));
+  const model = computedInFloat32(upgradeModel(withoutZipMaps(base)));
   const all = sites(model);
   if (all.length === 0) refuseIntegers(model.graph);
   const chosen = selectSites(resolved, all).filter((site) => !isKeptWhole(site.modulePath, resolved.modulesToSave));

@@ -47,7 +47,11 @@ describe("gradcheck", () => {
     const g = graphBuilder({ opset: 18 });
     const x = g.input("x", "float32", [1, 1, 10, 10]);
     const random = createRandom(1, "kernel");
-    const kernel = tensor("float32", [3, 1, 1, 1], Float32Array.from({ length: 3 }, () => random.normal()));
+    const kernel = tensor(
+      "float32",
+      [3, 1, 1, 1],
+      Float32Array.from({ length: 3 }, () => random.normal()),
+    );
     const y = g.op("Relu", [g.op("Conv", [x, g.initializer("c.weight", kernel)], {}, { name: "/c/Conv" })]);
     g.output(g.op("Identity", [y], {}, { output: "y" }), "float32", [1, 3, 10, 10]);
     const model = createModel(g.build(), { opset: 18 });
