@@ -51,8 +51,13 @@ ${table(
 
 const [yes, rewritten, zero, no] = ["yes", "rewritten", "zero", "no"];
 
+/** Joined in one product that has a rule (grad/lower/dynamic-quantization.ts); other products of integers are refused. */
+const joined = new Set(["DynamicQuantizeLinear", "MatMulInteger"]);
+const integers = new Set(["ConvInteger", "QLinearConv", "QLinearMatMul"]);
+
 function status(name, lowered, ruled) {
-  if (lowered.has(name)) return rewritten;
+  if (lowered.has(name) || joined.has(name)) return rewritten;
+  if (integers.has(name)) return no;
   if (ruled.has(name)) {
     const at = name.lastIndexOf(".");
     return gradientRule(name.slice(0, Math.max(at, 0)), name.slice(at + 1)) === "zero" ? zero : yes;

@@ -8,6 +8,7 @@ import type { Dim, Graph, Model, Node } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { upgradeModel } from "../onnx/upgrade/index.ts";
+import { withoutZipMaps } from "../onnx/zip-map.ts";
 import { AdaptedModel, type AdaptedSite, type Parameter } from "./adapted.ts";
 import { type Branch, branchFor } from "./branches.ts";
 import { type AdapterConfig, type LoraConfig, resolveConfig } from "./config.ts";
@@ -34,8 +35,9 @@ import { valuesOf } from "./weights.ts";
 export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
   const resolved = resolveConfig(config);
   refuseMergedDecoder(base);
-  const model = computedInFloat32(upgradeModel(base));
+  const model = computedInFloat32(upgradeModel(withoutZipMaps(base)));
   const all = sites(model);
+  if (all.length === 0) refuseIntegers(model.graph);
   const chosen = selectSites(resolved, all).filter((site) => !isKeptWhole(site.modulePath, resolved.modulesToSave));
   const adaptedSites = chosen.map((site) => adaptedSite(resolved, site));
   checkSites(model, adaptedSites);
@@ -200,4 +202,16 @@ function wholeRows(g: GraphBuilder, adapted: AdaptedSite): AdaptedSite {
   const pads = g.constant("int64", [part.from, 0, part.total - part.from - outFeatures, 0]);
   const b = g.op("Pad", [adapted.b, pads], {}, { name: `${adapted.site.modulePath}/lora/rows` });
   return { ...adapted, b };
+}
+
+/** A model whose layers all multiply integers has none that can be adapted, and says why. */
+function refuseIntegers({ nodes }: Graph): void {
+  const integer = [
+    ...new Set(nodes.map(({ op }) => op).filter((op) => /^(QLinear(Conv|MatMul)|QGemm|ConvInteger)$/.test(op))),
+  ];
+  if (integer.length === 0) return;
+  throw new LowrankError(
+    "model",
+    `attachLora: the model's layers compute in integers (${integer.join(", ")}), where no adapter can be added: quantize it with QuantizeLinear and DequantizeLinear pairs (onnxruntime: QuantFormat.QDQ), or its weights alone`,
+  );
 }

@@ -2,6 +2,7 @@
 import { LowrankError, throwFaults } from "../errors.ts";
 import { fromTensor, type Graph, type Model, type StoredTensor, toTensor } from "../onnx/model.ts";
 import { upgradeModel } from "../onnx/upgrade/index.ts";
+import { withoutZipMaps } from "../onnx/zip-map.ts";
 import type { Tensor } from "../tensor.ts";
 import { AdaptedModel, type Parameter } from "./adapted.ts";
 
@@ -21,7 +22,7 @@ const settings: Readonly<Record<string, readonly number[]>> = {
  * @example const trainable = attachAll(model); // then train(trainable, …) and withWeights(trainable, tensors)
  */
 export function attachAll(base: Model): AdaptedModel {
-  const model = upgradeModel(base);
+  const model = upgradeModel(withoutZipMaps(base));
   const { graph } = model;
   // The upgrade's own constants are no weights.
   const weights = [...base.graph.initializers].filter(([name, stored]) => isWeight(base.graph, name, stored));

@@ -157,6 +157,22 @@ describe("modules trained whole", () => {
     }
   });
 
+  it("finds a bias that was fused into a later node, though the exporter's call names one", async () => {
+    const call =
+      "%linear : call_function[target=aten.linear.default](args = (%x, %p_fc_weight, %p_fc_bias), kwargs = {})";
+    const plain = modelOf((g) => {
+      const product = linear(g, g.input("x", "float32", ["n", 3]), "fc", [3, 4], "MatMul", false);
+      const bias = g.initializer("fc.bias", drawn("bias", 4));
+      return g.op("BiasGelu", [product, bias], {}, { domain: "com.microsoft" });
+    });
+    const metadata = new Map([["pkg.torch.onnx.fx_node", call]]);
+    const nodes = plain.graph.nodes.map((node) => (node.op === "BiasGelu" ? node : { ...node, metadata }));
+    const opsets = new Map([...plain.opsets, ["com.microsoft", 1]]);
+    const model = { ...plain, opsets, graph: { ...plain.graph, nodes } };
+    const adapted = await expectConsistent(model, { r: 1, bias: "lora_only" }, { x: drawn("x", 2, 3) });
+    expect(adapted.parameters[2]!.start!().data).toEqual(drawn("bias", 4).data);
+  });
+
   it("names what is not there, but not the heads that PEFT lists for every model", () => {
     const model = stack(["body", "classifier"]);
     const config = { targetModules: ["body"] };

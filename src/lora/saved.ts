@@ -47,8 +47,9 @@ export function moduleParameters(graph: Graph, all: readonly Site[]): Map<string
   const add = (one: ModuleParameter): void => {
     const id = `${one.path}.${one.name}`;
     const before = found.get(id);
+    // A bias that was fused into a later node (BiasGelu, SkipLayerNormalization) was not dropped.
+    if (before === undefined || (isMadeUp(before) && !isMadeUp(one))) found.set(id, one);
     // A layer that is called twice has its parameters at two nodes.
-    if (before === undefined) found.set(id, one);
     else if (before.dims.join() === one.dims.join()) found.set(id, { ...before, uses: [...before.uses, ...one.uses] });
   };
   const places = placesOf(graph);
@@ -58,6 +59,11 @@ export function moduleParameters(graph: Graph, all: readonly Site[]): Map<string
   const taken = new Set(layers.flatMap(atCalls).flatMap(({ node, bias }) => [node, ...places.addsOf(node, bias)]));
   for (const node of graph.nodes) if (!taken.has(node)) for (const one of nodeParameters(node, places)) add(one);
   return found;
+}
+
+/** The zeros that stand for a bias which the exporter dropped. */
+function isMadeUp({ uses }: ModuleParameter): boolean {
+  return uses.every((use) => use.kind === "bias" && use.site.bias === undefined);
 }
 
 /** A site at each of its calls. */

@@ -69,6 +69,11 @@ class GraphChecker {
         const fault = computed.has(input) ? "is computed only later, or by itself (a cycle)" : "does not exist";
         this.#faults.push(`${label}its input ${JSON.stringify(input)} ${fault}`);
       }
+      const parts = node.op === "Split" && node.domain === "" ? node.attributes.get("num_outputs") : undefined;
+      if (parts?.kind === "int" && parts.value !== BigInt(node.outputs.length)) {
+        // The runtime would make a list of them all.
+        this.#faults.push(`${label}num_outputs is ${parts.value}, expected as many as it has: ${node.outputs.length}`);
+      }
       for (const inner of subgraphs(node)) this.graph(inner, scope, label);
       for (const name of node.outputs) {
         if (name !== "") this.#define(scope, name, `${label}its output ${JSON.stringify(name)}`);

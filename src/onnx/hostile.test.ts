@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
 import { AttributeProto_AttributeType as Kind } from "./gen/onnx_pb.js";
 import { readModel } from "./read.ts";
+import { inferShapes } from "./shapes.ts";
 import { sites } from "./sites.ts";
 import { summary } from "./summary.ts";
 import {
@@ -500,6 +501,30 @@ describe("files made to take forever", () => {
     const begun = performance.now();
     expect(readModel(bytes).graph.nodes.length).toBe(count + 1);
     expect(performance.now() - begun).toBeLessThan(5000);
+  });
+
+  it("a Split in a thousand million parts", () => {
+    const attribute: AttributeParts[] = [{ name: "num_outputs", type: Kind.INT, i: 1_000_000_000n }];
+    const bytes = graphBytes({ node: [{ name: "s", opType: "Split", input: ["x"], output: ["y", "z"], attribute }] });
+    expect(refusal(bytes).message).toBe(
+      'm.onnx: node "s" (Split): num_outputs is 1000000000, expected as many as it has: 2',
+    );
+  });
+
+  it("a rank that grows by one with each node", () => {
+    const count = 2000;
+    const axis: TensorParts = { name: "axis", dataType: 7, dims: [1n], rawData: new Uint8Array(8) };
+    const chain = Array.from(
+      { length: count },
+      (_, index): NodeParts => ({
+        opType: "Unsqueeze",
+        input: [index === 0 ? "x" : `v${index}`, "axis"],
+        output: [index === count - 1 ? "y" : `v${index + 1}`],
+      }),
+    );
+    const { graph } = readModel(graphBytes({ node: chain, initializer: [axis] }));
+    const ranks = [...inferShapes(graph).values()].map(({ shape }) => shape?.length ?? 0);
+    expect(Math.max(...ranks)).toBe(256);
   });
 
   it("a chain of Identity nodes behind a weight", () => {

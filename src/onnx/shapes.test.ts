@@ -330,6 +330,16 @@ describe("what the file states", () => {
 });
 
 describe("dimensions", () => {
+  it("that cannot be are not known", () => {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", ["N", 2, 8, 8]);
+    const w = g.input("w", "float32", [4, 2, 3, 3]);
+    for (const attributes of [{ strides: [0, 0] }, { dilations: [9, 9] }, { pads: [-9, -9, 0, 0] }]) {
+      const y = g.op("Conv", [x, w], attributes);
+      expect(inferShapes(g.build()).get(y)!.shape).toEqual(["N", 4, null, null]);
+    }
+  });
+
   it("are the same only when that is sure", () => {
     expect(sameDim(3, 3)).toBe(true);
     expect(sameDim("batch", "batch")).toBe(true);

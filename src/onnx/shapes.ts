@@ -2,7 +2,7 @@
 // A row for each operator (shape-rows/); a symbol ("batch") stands for an unknown size, and equal symbols are equal sizes.
 // An operator without a row leaves its outputs unknown: nothing may depend on them.
 import { constantValue } from "./graph.ts";
-import { type Graph, type Node, type StoredTensor, toTensor } from "./model.ts";
+import { type Dim, type Graph, type Node, type StoredTensor, toTensor } from "./model.ts";
 import { type Known, type Shape, type ShapeRow, type ShapeRows, type TensorInfo, unknown } from "./shape-row.ts";
 import { attentionRows } from "./shape-rows/attention.ts";
 import { basicRows } from "./shape-rows/basic.ts";
@@ -71,8 +71,10 @@ export function shapeTracker(graph: Graph, { mint = false }: { mint?: boolean } 
     },
   };
   const setInfo = (name: string, info: TensorInfo): void => {
+    const possible =
+      info.shape === undefined || info.shape.length > highestRank ? undefined : info.shape.map(possibleDim);
     // Named after its value: the same size wherever the symbol turns up again.
-    const shape = mint ? info.shape?.map((dim, axis) => dim ?? `${name}[${axis}]`) : info.shape;
+    const shape = mint ? possible?.map((dim, axis) => dim ?? `${name}[${axis}]`) : possible;
     infos.set(name, { type: info.type, shape });
   };
   const add = (node: Node): void => {
@@ -94,6 +96,16 @@ export function shapeTracker(graph: Graph, { mint = false }: { mint?: boolean } 
   for (const [name, stored] of graph.initializers) addConstant(name, stored);
   for (const node of graph.nodes) add(node);
   return { infos, integers: known.integers, add, addConstant, addInput: setInfo };
+}
+
+/** Shapes that grow along a chain of nodes would take the square of its length. */
+const highestRank = 256;
+const longestSymbol = 1024;
+
+/** A size, or null for what none can be: damaged attributes (a stride of 0, pads below 0) give such. */
+function possibleDim(dim: Dim): Dim {
+  if (typeof dim === "string") return dim.length > longestSymbol ? null : dim;
+  return dim !== null && Number.isSafeInteger(dim) && dim >= 0 ? dim : null;
 }
 
 function refine(inferred: TensorInfo, stated: TensorInfo | undefined): TensorInfo {

@@ -124,3 +124,12 @@ it("nothing is known of a vector whose stated size is below zero", () => {
   expect(unknownSizes({ type: "int64", shape: [-3] })).toBeUndefined();
   expect(unknownSizes({ type: "int64", shape: [2] })).toEqual([null, null]);
 });
+
+it("nothing is known of a vector whose length is computed, and below zero or too long", () => {
+  expect(sizes((g) => g.op("ConstantOfShape", [ints(g, -1)]))).toBeUndefined();
+  expect(
+    sizes((g) =>
+      g.op("Concat", [ints(g, ...Array<number>(200).fill(1)), ints(g, ...Array<number>(200).fill(2))], { axis: 0 }),
+    ),
+  ).toBeUndefined();
+});

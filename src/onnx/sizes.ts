@@ -78,7 +78,14 @@ const rows: Readonly<Record<string, SizesRow>> = {
   Squeeze: copied,
   Unsqueeze: copied,
   Reshape: copied,
-  Concat: (_, sizes) => (sizes.some((list) => list === undefined) ? undefined : (sizes as readonly Shape[]).flat()),
+  Concat: (_, sizes) => {
+    const joined: Dim[] = [];
+    for (const list of sizes) {
+      if (list === undefined || joined.length + list.length > longest) return undefined;
+      joined.push(...list);
+    }
+    return joined;
+  },
   Gather: (_, [sizes, indices]) =>
     sizes && indices?.map((at) => (typeof at === "number" ? (sizes.at(at) ?? null) : null)),
   Slice: (_, [sizes, ...window]) => {
@@ -128,9 +135,9 @@ const rows: Readonly<Record<string, SizesRow>> = {
   },
   ConstantOfShape: (node, [shape]) => {
     const value = node.attributes.get("value");
-    if (shape?.length !== 1 || typeof shape[0] !== "number" || shape[0] > longest || value?.kind !== "tensor")
-      return undefined;
-    return Array<number>(shape[0]).fill(Number(toTensor(value.value).data[0]));
+    const [count] = shape?.length === 1 ? shape : [];
+    if (typeof count !== "number" || count < 0 || count > longest || value?.kind !== "tensor") return undefined;
+    return Array<number>(count).fill(Number(toTensor(value.value).data[0]));
   },
   Range: (_, sizes) => {
     const [start, end, step] = sizes.map((list) => list?.[0]);

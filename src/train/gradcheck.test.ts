@@ -5,19 +5,21 @@ import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
 import { readModel } from "../onnx/read.ts";
 import { goldenFile } from "../onnx/testing/protos.ts";
+import { createRandom } from "../random.ts";
 import { tensor } from "../tensor.ts";
 import { gradcheck, gradcheckTolerance } from "./gradcheck.ts";
 import { randomInputs } from "./random-inputs.ts";
 
 const options = { threads: 1 };
 
-/** y = f(x W): f is written with `op`. */
-function layerThen(op: string): Model {
+/** y = f(x W): f is written with `op`, and a constant where one is given. */
+function layerThen(op: string, constant?: number): Model {
   const g = graphBuilder({ opset: 18 });
   const x = g.input("x", "float32", ["rows", 3]);
   const w = g.initializer("fc.weight", tensor("float32", [3, 2], Float32Array.of(1, -0.5, 0.25, 2, 0.5, 1)));
   const product = g.op("MatMul", [x, w], {}, { name: "/fc/MatMul" });
-  g.output(g.op(op, [product], {}, { output: "y" }), "float32", ["rows", 2]);
+  const others = constant === undefined ? [] : [g.constant("float32", constant)];
+  g.output(g.op(op, [product, ...others], {}, { output: "y" }), "float32", ["rows", 2]);
   return createModel(g.build(), { opset: 18 });
 }
 
@@ -39,6 +41,25 @@ describe("gradcheck", () => {
     const model = layerThen("Erf");
     const checked = await gradcheck(attachLora(model, { r: 2 }), randomInputs(model), options);
     expect(checked).toMatchObject({ passed: true, precision: "float32", tolerance: gradcheckTolerance.float32 });
+  });
+
+  it("passes where float32 steps cross kinks: a Conv has no float64, and 300 ReLUs lie close to theirs", async () => {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", [1, 1, 10, 10]);
+    const random = createRandom(1, "kernel");
+    const kernel = tensor(
+      "float32",
+      [3, 1, 1, 1],
+      Float32Array.from({ length: 3 }, () => random.normal()),
+    );
+    const y = g.op("Relu", [g.op("Conv", [x, g.initializer("c.weight", kernel)], {}, { name: "/c/Conv" })]);
+    g.output(g.op("Identity", [y], {}, { output: "y" }), "float32", [1, 3, 10, 10]);
+    const model = createModel(g.build(), { opset: 18 });
+    for (const seed of [0, 1, 2, 3]) {
+      const adapted = attachLora(model, { r: 2, targetModules: ["c"] });
+      const checked = await gradcheck(adapted, randomInputs(model, { seed }), { seed, ...options });
+      expect(checked).toMatchObject({ passed: true, precision: "float32" });
+    }
   });
 
   it("finds gradients that are not those of the function: rounding up has slope 0, and jumps", async () => {
@@ -68,7 +89,7 @@ describe("gradcheck", () => {
   });
 
   it("has no error where every gradient is zero", async () => {
-    const model = layerThen("Sign"); // the walk never reaches the branch, and no step crosses zero
+    const model = layerThen("Mul", 0);
     const { rows, passed } = await gradcheck(attachLora(model, { r: 2 }), randomInputs(model), options);
     expect(passed).toBe(true);
     expect(rows.map(({ analytic, numeric, error }) => [Math.abs(analytic), Math.abs(numeric), error])).toEqual([

@@ -11,6 +11,7 @@ import { besideColumns, plainAdapter, stackRows } from "../lora/residual.ts";
 import { type RowModel, withRows } from "../lora/rows.ts";
 import { scaleOf } from "../lora/scale.ts";
 import type { Model } from "../onnx/model.ts";
+import { withoutZipMaps } from "../onnx/zip-map.ts";
 import { openSession, type Session, type SessionOptions, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { type Inputs, inputDefaults } from "./default-inputs.ts";
@@ -71,7 +72,10 @@ export async function createSession(
   model: Model | AdaptedModel,
   options: SessionOptions = {},
 ): Promise<AdapterSession> {
-  if (!(model instanceof AdaptedModel)) return plainSession(model, await openSession(model, options));
+  if (!(model instanceof AdaptedModel)) {
+    const readable = withoutZipMaps(model);
+    return plainSession(readable, await openSession(readable, options));
+  }
   const rows = withRows(model);
   // Without a site where rows may differ, the graph stays as it was.
   if (rows.sites.length === 0) return new SwitchingSession(model, rows, await openSession(model.model, options));

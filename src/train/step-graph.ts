@@ -1,6 +1,7 @@
 // The training step as one graph: the adapted model's forward pass, the loss, and the gradients of its parameters.
 import { LowrankError, throwFaults } from "../errors.ts";
 import { lowerPath } from "../grad/lower/lower.ts";
+import { findPath } from "../grad/path.ts";
 import { recompute } from "../grad/recompute.ts";
 import { backward, differentiableOpsets } from "../grad/walk.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
@@ -55,8 +56,10 @@ export function buildStepGraph(
   }
   const target = outputOf(graph, loss);
   const parameters = adapted.parameters.map(({ key }) => key);
-  const lowered = lowerPath(whole, parameters, [target.name, ...(loss.otherOutputs ?? [])]);
+  const targets = [target.name, ...(loss.otherOutputs ?? [])];
+  const lowered = lowerPath(whole, parameters, targets);
   const g = graphBuilder({ opset, from: lowered.graph, scope: "grad/" });
+  checkReached(g, loss, parameters, targets);
   const shape = g.info(target.name).shape ?? target.shape;
   if (shape === undefined) throw new LowrankError("model", `loss ${loss.name}: the rank of the output is unknown`);
   const { shape: labelShape, classes } = labelsOf(loss, shape);
@@ -97,6 +100,27 @@ export function buildStepGraph(
     outputs: graph.outputs.map(({ name }) => name),
     gradients,
   };
+}
+
+/** Every gradient would be zero where nothing differentiable leads from the parameters to the output: labels from an ArgMax. */
+function checkReached(g: GraphBuilder, loss: Loss, parameters: readonly string[], targets: readonly string[]): void {
+  const graph = g.build();
+  const typeOf = (value: Value) => g.info(value).type;
+  const isReached = (name: string): boolean =>
+    findPath(graph, typeOf, new Set(parameters), new Set([name])).nodes.length > 0;
+  if (parameters.length === 0 || targets.some(isReached)) return;
+  const described = targets.map((name) => `${JSON.stringify(name)} (${typeOf(name) ?? "unknown type"})`).join(", ");
+  const others = graph.outputs
+    .map(({ name }) => name)
+    .filter((name) => typeOf(name)?.includes("float") && isReached(name));
+  throw new LowrankError(
+    "model",
+    `loss ${loss.name}: no gradient gets from the output ${described} to what is trained; ${
+      others.length > 0
+        ? `measure it on ${others.join(" or ")}`
+        : "export the model with an output of floats, or adapt layers in front of it"
+    }`,
+  );
 }
 
 function floats(name: string, shape: readonly Dim[]): ValueInfo {

@@ -124,3 +124,31 @@ describe("the verdict", () => {
     expect(() => support(twoLayers(), {}, { output: "z" })).toThrow(/no output "z"; it has y/);
   });
 });
+
+describe("an output that no gradient leads to", () => {
+  it("is refused, and the outputs that could be measured are named", () => {
+    // As scikit-learn's classifiers are exported: the label first.
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", ["rows", 4]);
+    const w = g.initializer("fc.weight", tensor("float32", [4, 3], new Float32Array(12).fill(0.1)));
+    const p = g.op("Softmax", [g.op("MatMul", [x, w], {}, { name: "/fc/MatMul" })], {}, { output: "probabilities" });
+    g.output(g.op("ArgMax", [p], { axis: 1, keepdims: 0 }, { output: "label" }), "int64", ["rows"]);
+    g.output(p, "float32", ["rows", 3]);
+    const model = createModel(g.build(), { opset: 18 });
+    expect(support(model, { r: 1 }).verdict).toMatchObject({
+      trainable: false,
+      faults: [
+        'loss support: no gradient gets from the output "label" (int64) to what is trained; measure it on probabilities',
+      ],
+    });
+    expect(support(model, { r: 1 }, { output: "probabilities" }).verdict.trainable).toBe(true);
+  });
+});
+
+it("a model whose layers compute in integers is refused with advice", () => {
+  const g = graphBuilder({ opset: 18 });
+  const x = g.input("x", "uint8", ["rows", 4]);
+  g.output(g.op("QLinearMatMul", [x, ...Array<string>(7).fill(x)], {}, { output: "y" }), "uint8", ["rows", 4]);
+  const { verdict } = support(createModel(g.build(), { opset: 18 }), { r: 1 });
+  expect(verdict.faults).toEqual([expect.stringMatching(/layers compute in integers \(QLinearMatMul\).*QDQ/)]);
+});

@@ -12,7 +12,7 @@ export const activationLowerings: LoweringTable = {
   },
 };
 
-/** The activations that FusedGemm names, with the attributes that each takes. */
+/** The activations that FusedGemm and FusedConv name, with the attributes that each takes. */
 export const fusedActivations: Readonly<Record<string, readonly ("alpha" | "beta")[]>> = {
   Relu: [],
   Sigmoid: [],

@@ -167,6 +167,32 @@ const cases: Record<string, LoweredCase> = {
     ],
     attributes: { activation: "Tanh" },
   },
+  "FusedConv, Relu": {
+    op: "FusedConv",
+    inputs: [
+      [2, 2, 4, 4],
+      [3, 2, 3, 3],
+    ],
+    attributes: { activation: "Relu", pads: [1, 1, 1, 1] },
+  },
+  "FusedConv, a sum, LeakyRelu": {
+    op: "FusedConv",
+    inputs: [[1, 4, 5], [4, 2, 3], [4], [1, 4, 3]],
+    attributes: {
+      activation: "LeakyRelu",
+      activation_params: { kind: "floats", value: [Math.fround(0.2)] },
+      group: 2,
+    },
+  },
+  "FusedConv, Clip": {
+    op: "FusedConv",
+    inputs: [[1, 2, 3, 3], [2, 2, 2, 2], [2]],
+    attributes: {
+      activation: "Clip",
+      activation_params: { kind: "floats", value: [-1, 1] },
+      strides: [2, 2],
+    },
+  },
   SkipLayerNormalization: { op: "SkipLayerNormalization", inputs: [[2, 3, 8], [2, 3, 8], [8], [8]] },
   "SkipLayerNormalization, all inputs, the sum": {
     op: "SkipLayerNormalization",
@@ -440,6 +466,7 @@ describe("gradients through a lowered operator", () => {
     "QuickGelu",
     "FusedMatMul, transA, transBatchA, transB, transBatchB",
     "FusedGemm, LeakyRelu",
+    "FusedConv, a sum, LeakyRelu",
     "SkipLayerNormalization, all inputs, the sum",
     "SkipSimplifiedLayerNormalization with a bias",
     "SimplifiedLayerNormalization",

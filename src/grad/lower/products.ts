@@ -1,4 +1,4 @@
-// Matrix products that ONNX Runtime fuses with transposes, scales and activations.
+// Matrix products and convolutions that ONNX Runtime fuses with transposes, scales, sums and activations.
 import { float, type GraphBuilder, type Value } from "../../onnx/builder.ts";
 import { floatAttribute, intAttribute, type Node, stringAttribute } from "../../onnx/model.ts";
 import { rankOf } from "../rule.ts";
@@ -28,6 +28,24 @@ export const productLowerings: LoweringTable = {
     const stated = (key: string): number | undefined =>
       node.attributes.has(`activation_${key}`) ? floatAttribute(node, `activation_${key}`, 0) : undefined;
     end(g, node, activation, [product], statedFloats(Object.fromEntries(takes.map((key) => [key, stated(key)]))));
+  },
+  // y = activation(conv(x, w) + bias + z)
+  FusedConv: (node, g) => {
+    const { activation: _, activation_params: __, ...attributes } = Object.fromEntries(node.attributes);
+    const [x, w, bias = "", z = ""] = node.inputs as [Value, Value, Value?, Value?];
+    const product = g.op("Conv", [x, w, bias], attributes);
+    const sum = z === "" ? product : g.op("Add", [product, z]);
+    const activation = stringAttribute(node, "activation", "");
+    const stated = node.attributes.get("activation_params");
+    const values = stated?.kind === "floats" ? [...stated.value] : [];
+    // Activation parameters are stated by their places: Clip's are its bounds.
+    if (activation === "") return end(g, node, "Identity", [sum]);
+    if (activation === "Clip" && values.length === 2)
+      return end(g, node, "Clip", [sum, scalar(g, values[0]!), scalar(g, values[1]!)]);
+    const takes = fusedActivations[activation];
+    if (takes === undefined || values.length > takes.length)
+      refuse(node, `the activation ${JSON.stringify(activation)} with [${values}] is not supported`);
+    end(g, node, activation, [sum], statedFloats(Object.fromEntries(takes.map((key, at) => [key, values[at]]))));
   },
 };
 

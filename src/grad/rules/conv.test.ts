@@ -177,6 +177,19 @@ describe("what is not known in advance", () => {
     );
   });
 
+  it.each([
+    [{ strides: [0] }, "strides of 1 sizes above 0, got [0]"],
+    [{ dilations: [-1] }, "dilations of 1 sizes above 0, got [-1]"],
+    [{ strides: [1, 1] }, "strides of 1 sizes above 0, got [1,1]"],
+    [{ kernel_shape: [0] }, "kernel of 1 sizes above 0, got [0]"],
+  ])("a window that is none is refused: %o", (attributes, message) => {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", [1, 2, 5]);
+    const w = g.input("w", "float32", [2, 2, 3]);
+    const y = g.op("Conv", [x, w], attributes, { name: "conv" });
+    expect(() => backward(g, new Map([[y, y]]), [x])).toThrow(`node "conv" (Conv): expected ${message}`);
+  });
+
   it("the input sizes of a ConvTranspose with output_shape are refused", () => {
     const g = graphBuilder({ opset: 18 });
     const x = g.input("x", "float32", [1, 2, "t"]);

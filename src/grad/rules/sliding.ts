@@ -24,6 +24,13 @@ export function windowOf(g: GraphBuilder, node: Node, image: Value, positions: V
   const count = kernel.length;
   const strides = intsAttribute(node, "strides") ?? Array<number>(count).fill(1);
   const dilations = intsAttribute(node, "dilations") ?? Array<number>(count).fill(1);
+  for (const [name, sizes] of Object.entries({ kernel, strides, dilations })) {
+    if (sizes.length === count && sizes.every((size) => size > 0)) continue;
+    throw new LowrankError(
+      "model",
+      `${describeNode(node)}: expected ${name} of ${count} sizes above 0, got [${sizes.slice(0, 8)}]`,
+    );
+  }
   const autoPad = stringAttribute(node, "auto_pad", "NOTSET");
   const span = kernel.map((size, axis) => (size - 1) * dilations[axis]! + 1);
   const sizes = spatialSizes(g, image);

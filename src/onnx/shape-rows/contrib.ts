@@ -1,7 +1,8 @@
 // Shapes of ONNX Runtime's own operators (domain com.microsoft), as far as models carry them between an adapter and a loss.
 import { elementType } from "../elements.ts";
 import { type Dim, intAttribute, intsAttribute } from "../model.ts";
-import { broadcast, type Shape, type ShapeRow, type ShapeRows, unknown } from "../shape-row.ts";
+import { broadcast, normalizeAxis, type Shape, type ShapeRow, type ShapeRows, unknown } from "../shape-row.ts";
+import { convRows } from "./conv.ts";
 
 const same: ShapeRow = (_, [x]) => [x ?? unknown];
 const gelu: ShapeRow = (_, [x, bias]) => [{ type: x?.type, shape: bias ? broadcast(x?.shape, bias.shape) : x?.shape }];
@@ -80,6 +81,17 @@ const quantizedMatMul: ShapeRow = (_, [x, weight]) => [
   { type: "float32", shape: x?.shape && [...x.shape.slice(0, -1), weight?.shape?.at(-1) ?? null] },
 ];
 
+/** Rows of a table quantized in blocks; two values of 4 bits lie in one byte. */
+const gatherBlocks: ShapeRow = (node, [data, indices, scales]) => {
+  if (data?.shape === undefined || indices?.shape === undefined) return [{ type: scales?.type, shape: undefined }];
+  const axis = normalizeAxis(intAttribute(node, "gather_axis", 0), data.shape.length);
+  const perByte = data.type === "uint8" ? 8 / intAttribute(node, "bits", 4) : 1;
+  const sizes = data.shape.map((dim, at) =>
+    at === data.shape!.length - 1 && typeof dim === "number" ? dim * perByte : dim,
+  );
+  return [{ type: scales?.type, shape: [...sizes.slice(0, axis), ...indices.shape, ...sizes.slice(axis + 1)] }];
+};
+
 const linearQuantization: ShapeRows = {
   QuantizeLinear: (node, [x, , zero]) => [
     { type: zero?.type ?? elementType(intAttribute(node, "output_dtype", 0)) ?? "uint8", shape: x?.shape },
@@ -104,10 +116,12 @@ export const contribRows: ShapeRows = {
   EmbedLayerNormalization: embedNormalization,
   FusedMatMul: fusedMatMul,
   FusedGemm: fusedGemm,
+  FusedConv: convRows.Conv!,
   MultiHeadAttention: multiHeadAttention,
   Attention: attention,
   GroupQueryAttention: groupQueryAttention,
   MatMulNBits: matMulNBits,
+  GatherBlockQuantized: gatherBlocks,
   DynamicQuantizeMatMul: quantizedMatMul,
   ...linearQuantization,
 };
