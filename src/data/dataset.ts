@@ -52,10 +52,14 @@ export interface Dataset {
   readonly skipped: Skipped;
   /** A line for people: format, rows, columns. */
   describe(): string;
+  /** File and line (or row) of a row, by its number in all files: `train.jsonl:12`; of an image, its file. */
+  where(row: number): Promise<string>;
   /** The chosen rows in their order. */
   rows(): AsyncIterable<NamedRow>;
   /** Only rows for which all filters hold: `label=9`, `length<512`, `label in 3,8`, or a function. */
   filter(...filters: readonly (string | ((row: NamedRow) => boolean))[]): Promise<Dataset>;
+  /** Only rows for which `faultOf` gives null; the others are faulty (`onBadRow`), and named by file and line. */
+  check(faultOf: (row: NamedRow) => string | null): Promise<Dataset>;
   /** The first rows. */
   limit(count: number): Dataset;
   /**
@@ -91,7 +95,10 @@ export async function openDataset(paths: string | readonly string[], options: Da
   try {
     if (onBadRow === "stop") throwFaulty(faults, skipped.count);
     const selection = allRows(table);
-    if (selection.count === 0) throw new LowrankError("data", `${all.join(", ")}: expected a row or more, got none`);
+    if (selection.count === 0) {
+      const reason = faults.length > 0 ? ` that can be read; the first fault: ${faults[0]}` : "";
+      throw new LowrankError("data", `${all.join(", ")}: expected a row or more, got none${reason}`);
+    }
     return dataset({ paths: all, table, skipped, onBadRow }, selection);
   } catch (error) {
     await table.close();
@@ -125,6 +132,7 @@ function dataset(opened: Opened, selection: Selection): Dataset {
       const left = skipped.count > 0 ? `, ${skipped.count} faulty left out` : "";
       return `${paths.join(", ")}: ${format}, ${selection.count} rows${left}; columns ${names.join(", ")}${more}`;
     },
+    where: (row) => table.where(row),
     async *rows() {
       for await (const { row } of rowsOf(table, selection)) yield named(row);
     },
@@ -140,6 +148,11 @@ function dataset(opened: Opened, selection: Selection): Dataset {
         "data",
         `${paths.join(", ")}: none of ${selection.count} rows passes ${filters.join(", ")}`,
       );
+    },
+    async check(faultOf) {
+      const encoder = { check: (row: ArrayLike<Cell>) => faultOf(named(row)) };
+      const checked = await checkRows(table, selection, encoder, opened.onBadRow);
+      return dataset({ ...opened, skipped: checked.skipped }, checked.selection);
     },
     limit: (count) => dataset(opened, firstRows(selection, Math.min(count, selection.count))),
     async split(share, seed = 0) {

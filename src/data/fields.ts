@@ -166,6 +166,9 @@ function affine(normalization: Normalization, dims: readonly number[], bytes: bo
   const mean = normalization.mean ?? [0];
   const std = normalization.std ?? [1];
   if (scale === 1 && mean.every((value) => value === 0) && std.every((value) => value === 1)) return null;
+  if (![...mean, ...std].every(Number.isFinite) || std.includes(0)) {
+    return `expected finite numbers for the mean, and for the std others than 0, got ${mean} and ${std}`;
+  }
   const count = Math.max(mean.length, std.length);
   const layout = channelLayout(dims);
   if (count > 1 && layout?.channels !== count) {
@@ -240,7 +243,8 @@ function store({
     if (scaled !== null) {
       target[at] = normalized(value, Math.floor(element / scaled.inner) % scaled.mean.length, scaled);
     } else target[at] = wide ? BigInt(value) : value;
-    return true;
+    // What is finite as it is written may be beyond float32.
+    return !isFloat || Number.isFinite(target[at]);
   };
 }
 
@@ -330,7 +334,7 @@ function flatten(cell: Cell, most: number): ArrayLike<Cell> | null {
 /** A cell in a message. */
 export function show(cell: Cell | undefined): string {
   if (cell === undefined || cell === null) return "nothing";
-  const text =
-    typeof cell === "string" ? JSON.stringify(cell) : typeof cell === "bigint" ? String(cell) : JSON.stringify(cell);
+  // JSON has no NaN and no large integers.
+  const text = typeof cell === "number" || typeof cell === "bigint" ? String(cell) : JSON.stringify(cell);
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }

@@ -12,6 +12,9 @@ import { tryParquet } from "./parquet-trial.ts";
 /** A row group is decoded as a whole: larger ones would not fit beside a model. */
 const maxGroupBytes = 2 ** 30;
 
+/** "PAR1" at both ends, and the length of what is between. */
+const leastBytes = 12;
+
 /**
  * Opens a Parquet file.
  *
@@ -32,8 +35,10 @@ export async function openParquet(path: string): Promise<Table> {
     throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
   });
   try {
+    const { size } = await handle.stat();
+    if (size < leastBytes) throw new LowrankError("data", `${path}: expected a Parquet file, got ${size} bytes`);
     await tryParquet(path);
-    const file = bufferOf(handle, (await handle.stat()).size);
+    const file = bufferOf(handle, size);
     const metadata = await broken(path, () => parquetMetadataAsync(file));
     const blocks = checkedGroups(path, metadata);
     const columns = parquetSchema(metadata).children.map(({ element }): Column => ({ name: element.name }));
