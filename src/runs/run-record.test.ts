@@ -113,7 +113,7 @@ describe("readRun", () => {
     };
     const run = await readRun(writeRun("bad", base, { "summary.json": bad, "evaluation.json": confusion }));
     expect([run.verb, run.seconds, run.best, run.labels, run.steps]).toEqual(["tune", null, null, null, 2]);
-    expect([run.results, run.changed]).toEqual([[{ name: "base", confusion: null, wrong: [] }], []]);
+    expect([run.results, run.changed]).toEqual([[{ name: "base", values: {}, confusion: null, wrong: [] }], []]);
     expect(checkMarkup(renderRunReport(run))).toEqual([]);
     await expect(readRun(folder)).rejects.toThrow(/expected the folder of a run/);
     writeFileSync(join(folder, "bad", "summary.json"), "{");

@@ -20,7 +20,7 @@ import { labelsLike } from "./labels-like.ts";
 import { hasClasses, type LabelKind, type LossName, outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import type { Teacher } from "./teacher.ts";
-import type { Voice } from "./voice.ts";
+import { leftOut, type Voice } from "./voice.ts";
 
 /** Batches of passes whose length is known. */
 export interface RunSource extends DataSource {
@@ -267,10 +267,7 @@ function parseReplay(text: string): { path: string; share: number } {
 
 /** Rows that were left out are counted and named, never dropped in silence. */
 function tellSkipped(voice: Voice, all: readonly Skipped[]): number {
-  for (const { count, faults } of all) {
-    if (count === 0) continue;
-    voice.warn(`${count} rows were left out: ${faults.join("; ")}${count > faults.length ? "; …" : ""}`);
-  }
+  for (const skipped of all) if (skipped.count > 0) voice.warn(leftOut(skipped));
   return all.reduce((sum, { count }) => sum + count, 0);
 }
 

@@ -77,6 +77,25 @@ async function failure(run: Promise<RunResult>): Promise<LowrankError> {
 
 const bytes = (...path: string[]): Buffer => readFileSync(join(folder, ...path));
 
+describe("config.json", () => {
+  it("holds what was decided for options that were left open", async () => {
+    await runPretrain(options("open", { learningRate: undefined as never, epochs: "1" }));
+    const config = JSON.parse(String(bytes("open", "config.json"))) as Record<string, unknown>;
+    expect(config).toMatchObject({ learningRate: 1e-4, loss: "cross_entropy", metric: "accuracy", evalEpochs: 1 });
+    const again = resolveOptions("pretrain", {}, { where: "config.json", values: config });
+    await runPretrain({ ...again, out: join(folder, "again") });
+    expect(bytes("again", "model.onnx")).toEqual(bytes("open", "model.onnx"));
+  });
+
+  it("has evaluations every so many passes", async () => {
+    const { summary } = await runPretrain(options("passes", { evalEpochs: "2" }));
+    const lines = String(bytes("passes", "metrics.jsonl")).trimEnd().split("\n");
+    const steps = lines.map((line) => JSON.parse(line) as { kind: string; step: number });
+    expect(steps.filter(({ kind }) => kind === "evaluation").map(({ step }) => step)).toEqual([0, 18, 36]);
+    expect(summary.steps).toBe(36);
+  });
+});
+
 describe("a run that something ends", () => {
   it("a full disk at a checkpoint: the one before is whole, and the run goes on from it to the same end", async () => {
     await runPretrain(options("whole"));
