@@ -47,7 +47,7 @@ describe("a broken file", () => {
     ["list.jsonl", "[1]\n", "list.jsonl:1: expected a JSON object on each line, got an array"],
     ["rows.json", '[{"x":[1,2]}]', "rows.json: of no known format; a JSON list; write its rows as JSON Lines"],
     ["notes.txt", "some words", "notes.txt: of no known format; name it by its format: .csv, "],
-    ["none.parquet", "", "none.parquet: expected a Parquet file, got 0 bytes"],
+    ["none.parquet", "", "none.parquet: no Parquet file that can be read: it has 0 bytes"],
   ];
   it.each(cases)("%s", async (name, content, said) => {
     expect(await faultOf(name, content)).toContain(said);

@@ -72,7 +72,7 @@ describe("folders of images", () => {
       const data = await openDataset(paths.map((path) => join(folder, path)));
       const found = await Promise.all([0, 1].map((row) => data.where(row)));
       expect([data.format, data.labels, found]).toEqual(["images", null, files.map((file) => join(folder, file))]);
-      await expect(data.source({ inputs })).rejects.toThrow("no column is called labels, label, target");
+      await expect(data.source({ inputs })).rejects.toThrow("the images have no classes");
       expect((await data.source({ inputs, labels: { kind: "none" } })).examples).toBe(2);
       await data.close();
     }

@@ -179,7 +179,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: null,
     value: "file",
     about:
-      "what to work on: IDX, CSV, JSONL, Parquet or safetensors files, or a folder of images by class; several are read as one",
+      "what to work on: IDX, CSV, JSONL, Parquet or safetensors files, or a folder of images by class (to predict, also images without classes); several are read as one",
   }),
   evalData: data({
     kind: "texts",
