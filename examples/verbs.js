@@ -16,7 +16,7 @@ function writeRows(name, count, [right, left], tilt) {
     const [x, y] = [random.normal(), random.normal()];
     return `${x},${y},${x + tilt * y > 0 ? right : left}`;
   });
-  writeFileSync(at(name), ["x,y,label", ...rows].join("\n"));
+  writeFileSync(at(name), ["a,b,label", ...rows].join("\n"));
   return at(name);
 }
 const [first, second] = [

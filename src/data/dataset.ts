@@ -15,7 +15,7 @@ import {
   type Skipped,
   throwFaulty,
 } from "./source.ts";
-import { type Cell, type Column, joinTables, type Table } from "./table.ts";
+import { type Cell, type Column, joinTables, type Row, type Table } from "./table.ts";
 import { type TextOptions, textEncoder } from "./text.ts";
 import type { ImageTransform } from "./transforms/transforms.ts";
 
@@ -177,24 +177,41 @@ function dataset(opened: Opened, selection: Selection): Dataset {
   };
 }
 
+/** Rows that shapes are planned from in turn: the first may be a faulty one. */
+const mostPlanned = 20;
+
+/** Planned from the first row that fits the model, so that a faulty one before it is named as such. */
 async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
+  let fault: unknown = null;
+  let tried = 0;
   for await (const { row } of rowsOf(table, selection)) {
-    const { text, shuffle = true, seed = 0, transform } = options;
-    if (text !== undefined && transform !== undefined) findImages(table.columns, row, transform); // which throws
-    if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
-    const image = table.columns.findIndex((column) => column.image);
-    const decoder = image < 0 ? null : await decoderOf(options, image);
-    const prepare = decoder?.decode ?? null;
-    // Shapes are planned from a decoded row.
-    const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
-    let change: RowTransform | null = null;
-    if (transform !== undefined) {
-      const found = decoder ?? findImages(table.columns, row, transform);
-      change = rowTransform(transform, seed, found);
+    try {
+      return await encoderFrom(table, row, options);
+    } catch (error) {
+      fault ??= error;
+      tried++;
+      const isMisfit = error instanceof LowrankError && error.code === "data";
+      if (!isMisfit || tried === mostPlanned) break;
     }
-    return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare, change });
   }
-  throw new LowrankError("data", "data: expected a row or more, got none");
+  throw fault ?? new LowrankError("data", "data: expected a row or more, got none");
+}
+
+async function encoderFrom(table: Table, row: Row, options: SourceOptions): Promise<Encoder> {
+  const { text, shuffle = true, seed = 0, transform } = options;
+  if (text !== undefined && transform !== undefined) findImages(table.columns, row, transform); // which throws
+  if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
+  const image = table.columns.findIndex((column) => column.image);
+  const decoder = image < 0 ? null : await decoderOf(options, image);
+  const prepare = decoder?.decode ?? null;
+  // Shapes are planned from a decoded row.
+  const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
+  let change: RowTransform | null = null;
+  if (transform !== undefined) {
+    const found = decoder ?? findImages(table.columns, row, transform);
+    change = rowTransform(transform, seed, found);
+  }
+  return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare, change });
 }
 
 /** A decoder for the model's one image input. */

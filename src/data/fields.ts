@@ -136,7 +136,8 @@ function exampleDims({ input, columns: used }: FieldPlan, columns: readonly Colu
   if (free > 1 && own.length === wanted.length) return [...own];
   if (free > 1) return `expected an array of shape ${shape} for each example, got [${own}]`;
   if (free === 0 ? known !== count : count % known !== 0) {
-    return `expected ${shape} for each example, got [${own}] (${count} values)`;
+    const hint = own.length === 0 && known > 1 ? `; a map names several columns: ${input.name}=a,b` : "";
+    return `expected ${shape} for each example, got [${own}] (${count} values)${hint}`;
   }
   return wanted.map((dim) => dim ?? count / known);
 }

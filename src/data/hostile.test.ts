@@ -43,6 +43,7 @@ describe("a broken file", () => {
     ["returns.csv", csv("1\r2"), "returns.csv:3: a carriage return stands in a cell"],
     ["large.jsonl", jsonl("[1e39,0]"), "large.jsonl:2: x: expected numbers for float32, got 1e+39 as element 0"],
     ["infinite.jsonl", jsonl("[1,-1e999]"), "got -Infinity as element 1"],
+    ["first.jsonl", '{"x":[1],"label":0}\n{"x":[1,2],"label":0}\n', "first.jsonl:1: x: expected 2 numbers, got 1"],
     ["deep.jsonl", jsonl(deep), "deep.jsonl:2: expected at most 64 lists and objects in each other, got more"],
     ["list.jsonl", "[1]\n", "list.jsonl:1: expected a JSON object on each line, got an array"],
     ["rows.json", '[{"x":[1,2]}]', "rows.json: of no known format; a JSON list; write its rows as JSON Lines"],

@@ -86,7 +86,11 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
         found = kindOfLabels(labels, isLanguage);
         break;
       }
-    const { examples: rows, skipped, labels } = source;
+    const { examples: rows, labels } = source;
+    const skipped = {
+      count: opened.skipped.count + source.skipped.count,
+      faults: [...opened.skipped.faults, ...source.skipped.faults],
+    };
     const fileOf = opened.format === "images" ? opened.where : null;
     return { rows, skipped, labels: own ?? labels, kind: found, batches, fileOf, close: () => opened.close() };
   } catch (error) {

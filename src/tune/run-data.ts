@@ -97,8 +97,15 @@ export async function openRunData(request: DataRequest): Promise<RunData> {
 
 async function sourcesOf(
   { model, options, voice, teacher, chooseLoss }: DataRequest,
-  open: (paths: readonly string[]) => Promise<Dataset>,
+  openFiles: (paths: readonly string[]) => Promise<Dataset>,
 ): Promise<Omit<RunData, "sha256" | "close">> {
+  // Rows that cannot be read are a data set's matter, those that do not fit the model are its source's.
+  const unreadable: Skipped[] = [];
+  const open = async (paths: readonly string[]): Promise<Dataset> => {
+    const dataset = await openFiles(paths);
+    unreadable.push(dataset.skipped);
+    return dataset;
+  };
   const domain = domainOf(options);
   const all = await chosen(await open(options.data!), options);
   const held = options.evalData === null && options.split > 0 ? await all.split(options.split, options.seed) : null;
@@ -120,7 +127,7 @@ async function sourcesOf(
   const replay = await openReplay(options, open, others);
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
-  const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
+  const skipped = tellSkipped(voice, [...unreadable, ...used.map((source) => source.skipped)]);
   const taught = (source: DataSource): DataSource =>
     (loss === "distillation" ? teacher?.taught(source) : undefined) ?? source;
   const finish = (source: DataSource): Promise<RunSource> =>
