@@ -71,3 +71,9 @@ const round = (values) => values.map((value) => Math.round(value)).join(" ");
 const rates = times.slice(1).map((time, index) => (1000 * tenth) / (time - times[index]));
 process.stdout.write(`steps per second, by tenths: ${round(rates)}\n`);
 process.stdout.write(`processor µs per step, by tenths: ${round(costs)}\nmemory in MiB, by tenths: ${round(memory)}\n`);
+// The first tenth warms up.
+const change = (values) => `${(100 * (values.at(-1) / values[1] - 1)).toFixed(1)} %`;
+const grown = Math.max(...memory.slice(1)) - memory[1];
+process.stdout.write(
+  `from the second tenth to the last: ${change(rates)} steps per second, ${change(costs)} processor time; memory grew by at most ${grown.toFixed(1)} MiB\n`,
+);

@@ -12,6 +12,8 @@ const SUITES = {
   adapters: { script: "adapters.js", what: "switching adapters, and other adapters for each row" },
   svd: { script: "svd.js", what: "the truncated SVD and PiSSA, beside PyTorch" },
   data: { script: "data.js", what: "what loading data takes of a step" },
+  streaming: { script: "streaming.js", what: "memory while a gigabyte of JSON Lines is gone over" },
+  "long-run": { script: "long-run.js", flags: ["--expose-gc"], what: "memory and speed over 20,000 steps" },
   prefix: { script: "prefix.js", what: "tuning the head with and without the frozen prefix" },
   memory: { script: "memory.js", what: "estimated and measured memory" },
   playground: { script: "playground.js", what: "the playground in a browser: loading, predicting, training" },
@@ -36,10 +38,10 @@ if (unknown.length > 0 || (options.length > 0 && named.length !== 1)) {
 }
 let failed = 0;
 for (const name of named.length > 0 ? named : Object.keys(SUITES)) {
-  const { script, what } = SUITES[name];
+  const { script, what, flags = [] } = SUITES[name];
   console.log(`\n## ${name}: ${what}\n`);
   const path = fileURLToPath(new URL(script, import.meta.url));
-  const { status } = spawnSync(process.execPath, [path, ...options], { stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, [...flags, path, ...options], { stdio: "inherit" });
   if (status !== 0) failed++;
 }
 process.exit(failed === 0 ? 0 : 1);

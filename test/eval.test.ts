@@ -78,7 +78,7 @@ describe("lowrank eval", () => {
       expect(confusion.reduce((sum, row, at) => sum + row[at]!, 0) / 200).toBeCloseTo(accuracy, 12);
     }
     expect((changes[0]!.mended - changes[0]!.broken) / 200).toBeCloseTo(first.accuracy - base.accuracy, 12);
-    const files = [".lowrank-run", "config.json", "env.json", "metrics.jsonl", "summary.json"];
+    const files = [".lowrank-run", "config.json", "env.json", "metrics.jsonl", "report.html", "summary.json"];
     expect(filesBelow(join(work, "measured"))).toEqual(files);
   });
 

@@ -65,11 +65,11 @@ function compareCommand(): Command {
 function reportCommand(): Command {
   return new Command("report")
     .description("Write report.html of a run again, from the files in its folder.")
-    .argument("<folder>", "a run folder of lowrank tune or lowrank pretrain")
+    .argument("<folder>", "a run folder of lowrank tune, pretrain or eval")
     .action(async (folder: string) => {
       const run = await readRun(folder);
-      if (run.verb !== "tune" && run.verb !== "pretrain") {
-        throw new LowrankError("config", `${folder}: expected a run of tune or pretrain, got one of ${run.verb}`);
+      if (!["tune", "pretrain", "eval"].includes(run.verb)) {
+        throw new LowrankError("config", `${folder}: expected a run of tune, pretrain or eval, got one of ${run.verb}`);
       }
       const path = join(folder, "report.html");
       await writeFileAtomic(path, renderRunReport(run));

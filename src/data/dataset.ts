@@ -15,7 +15,7 @@ import {
   type Skipped,
   throwFaulty,
 } from "./source.ts";
-import { type Cell, type Column, joinTables, type Table } from "./table.ts";
+import { type Cell, type Column, joinTables, type Row, type Table } from "./table.ts";
 import { type TextOptions, textEncoder } from "./text.ts";
 import type { ImageTransform } from "./transforms/transforms.ts";
 
@@ -52,10 +52,14 @@ export interface Dataset {
   readonly skipped: Skipped;
   /** A line for people: format, rows, columns. */
   describe(): string;
+  /** File and line (or row) of a row, by its number in all files: `train.jsonl:12`; of an image, its file. */
+  where(row: number): Promise<string>;
   /** The chosen rows in their order. */
   rows(): AsyncIterable<NamedRow>;
   /** Only rows for which all filters hold: `label=9`, `length<512`, `label in 3,8`, or a function. */
   filter(...filters: readonly (string | ((row: NamedRow) => boolean))[]): Promise<Dataset>;
+  /** Only rows for which `faultOf` gives null; the others are faulty (`onBadRow`), and named by file and line. */
+  check(faultOf: (row: NamedRow) => string | null): Promise<Dataset>;
   /** The first rows. */
   limit(count: number): Dataset;
   /**
@@ -91,7 +95,10 @@ export async function openDataset(paths: string | readonly string[], options: Da
   try {
     if (onBadRow === "stop") throwFaulty(faults, skipped.count);
     const selection = allRows(table);
-    if (selection.count === 0) throw new LowrankError("data", `${all.join(", ")}: expected a row or more, got none`);
+    if (selection.count === 0) {
+      const reason = faults.length > 0 ? ` that can be read; the first fault: ${faults[0]}` : "";
+      throw new LowrankError("data", `${all.join(", ")}: expected a row or more, got none${reason}`);
+    }
     return dataset({ paths: all, table, skipped, onBadRow }, selection);
   } catch (error) {
     await table.close();
@@ -125,6 +132,7 @@ function dataset(opened: Opened, selection: Selection): Dataset {
       const left = skipped.count > 0 ? `, ${skipped.count} faulty left out` : "";
       return `${paths.join(", ")}: ${format}, ${selection.count} rows${left}; columns ${names.join(", ")}${more}`;
     },
+    where: (row) => table.where(row),
     async *rows() {
       for await (const { row } of rowsOf(table, selection)) yield named(row);
     },
@@ -140,6 +148,11 @@ function dataset(opened: Opened, selection: Selection): Dataset {
         "data",
         `${paths.join(", ")}: none of ${selection.count} rows passes ${filters.join(", ")}`,
       );
+    },
+    async check(faultOf) {
+      const encoder = { check: (row: ArrayLike<Cell>) => faultOf(named(row)) };
+      const checked = await checkRows(table, selection, encoder, opened.onBadRow);
+      return dataset({ ...opened, skipped: checked.skipped }, checked.selection);
     },
     limit: (count) => dataset(opened, firstRows(selection, Math.min(count, selection.count))),
     async split(share, seed = 0) {
@@ -164,24 +177,41 @@ function dataset(opened: Opened, selection: Selection): Dataset {
   };
 }
 
+/** Rows that shapes are planned from in turn: the first may be a faulty one. */
+const mostPlanned = 20;
+
+/** Planned from the first row that fits the model, so that a faulty one before it is named as such. */
 async function encoderOf(table: Table, selection: Selection, options: SourceOptions): Promise<Encoder> {
+  let fault: unknown = null;
+  let tried = 0;
   for await (const { row } of rowsOf(table, selection)) {
-    const { text, shuffle = true, seed = 0, transform } = options;
-    if (text !== undefined && transform !== undefined) findImages(table.columns, row, transform); // which throws
-    if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
-    const image = table.columns.findIndex((column) => column.image);
-    const decoder = image < 0 ? null : await decoderOf(options, image);
-    const prepare = decoder?.decode ?? null;
-    // Shapes are planned from a decoded row.
-    const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
-    let change: RowTransform | null = null;
-    if (transform !== undefined) {
-      const found = decoder ?? findImages(table.columns, row, transform);
-      change = rowTransform(transform, seed, found);
+    try {
+      return await encoderFrom(table, row, options);
+    } catch (error) {
+      fault ??= error;
+      tried++;
+      const isMisfit = error instanceof LowrankError && error.code === "data";
+      if (!isMisfit || tried === mostPlanned) break;
     }
-    return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare, change });
   }
-  throw new LowrankError("data", "data: expected a row or more, got none");
+  throw fault ?? new LowrankError("data", "data: expected a row or more, got none");
+}
+
+async function encoderFrom(table: Table, row: Row, options: SourceOptions): Promise<Encoder> {
+  const { text, shuffle = true, seed = 0, transform } = options;
+  if (text !== undefined && transform !== undefined) findImages(table.columns, row, transform); // which throws
+  if (text !== undefined) return textEncoder(table.columns, row, { ...options, text, shuffle, seed });
+  const image = table.columns.findIndex((column) => column.image);
+  const decoder = image < 0 ? null : await decoderOf(options, image);
+  const prepare = decoder?.decode ?? null;
+  // Shapes are planned from a decoded row.
+  const [first] = prepare === null ? [row] : await prepare([row]).catch(() => [row]);
+  let change: RowTransform | null = null;
+  if (transform !== undefined) {
+    const found = decoder ?? findImages(table.columns, row, transform);
+    change = rowTransform(transform, seed, found);
+  }
+  return exampleEncoder(table.columns, first!, { ...options, tableLabels: table.labels, prepare, change });
 }
 
 /** A decoder for the model's one image input. */

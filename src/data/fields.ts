@@ -136,7 +136,8 @@ function exampleDims({ input, columns: used }: FieldPlan, columns: readonly Colu
   if (free > 1 && own.length === wanted.length) return [...own];
   if (free > 1) return `expected an array of shape ${shape} for each example, got [${own}]`;
   if (free === 0 ? known !== count : count % known !== 0) {
-    return `expected ${shape} for each example, got [${own}] (${count} values)`;
+    const hint = own.length === 0 && known > 1 ? `; a map names several columns: ${input.name}=a,b` : "";
+    return `expected ${shape} for each example, got [${own}] (${count} values)${hint}`;
   }
   return wanted.map((dim) => dim ?? count / known);
 }
@@ -166,6 +167,9 @@ function affine(normalization: Normalization, dims: readonly number[], bytes: bo
   const mean = normalization.mean ?? [0];
   const std = normalization.std ?? [1];
   if (scale === 1 && mean.every((value) => value === 0) && std.every((value) => value === 1)) return null;
+  if (![...mean, ...std].every(Number.isFinite) || std.includes(0)) {
+    return `expected finite numbers for the mean, and for the std others than 0, got ${mean} and ${std}`;
+  }
   const count = Math.max(mean.length, std.length);
   const layout = channelLayout(dims);
   if (count > 1 && layout?.channels !== count) {
@@ -240,7 +244,8 @@ function store({
     if (scaled !== null) {
       target[at] = normalized(value, Math.floor(element / scaled.inner) % scaled.mean.length, scaled);
     } else target[at] = wide ? BigInt(value) : value;
-    return true;
+    // What is finite as it is written may be beyond float32.
+    return !isFloat || Number.isFinite(target[at]);
   };
 }
 
@@ -330,7 +335,7 @@ function flatten(cell: Cell, most: number): ArrayLike<Cell> | null {
 /** A cell in a message. */
 export function show(cell: Cell | undefined): string {
   if (cell === undefined || cell === null) return "nothing";
-  const text =
-    typeof cell === "string" ? JSON.stringify(cell) : typeof cell === "bigint" ? String(cell) : JSON.stringify(cell);
+  // JSON has no NaN and no large integers.
+  const text = typeof cell === "number" || typeof cell === "bigint" ? String(cell) : JSON.stringify(cell);
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }

@@ -3,7 +3,7 @@ import { open, stat } from "node:fs/promises";
 import { LowrankError } from "../errors.ts";
 import { systemFault } from "./files.ts";
 import { openCsv } from "./formats/csv.ts";
-import { openImageFolder } from "./formats/image-folder.ts";
+import { imageName, openImage, openImageFolder } from "./formats/image-folder.ts";
 import { openJsonl } from "./formats/jsonl.ts";
 import { openParquet } from "./formats/parquet.ts";
 import { openIdx, openSafetensors } from "./formats/tensors.ts";
@@ -24,7 +24,7 @@ const openers: {
   jsonl: (paths) => eachFile(paths, openJsonl),
   parquet: (paths) => eachFile(paths, openParquet),
   safetensors: (paths) => eachFile(paths, openSafetensors),
-  images: (paths) => eachFile(paths, openImageFolder),
+  images: (paths) => eachFile(paths, (path) => (imageName.test(path) ? openImage(path) : openImageFolder(path))),
   idx: async (paths) => [await openIdx(paths)],
 };
 
@@ -34,6 +34,7 @@ const endings: readonly (readonly [ending: RegExp, format: FormatName])[] = [
   [/\.parquet$/i, "parquet"],
   [/\.safetensors$/i, "safetensors"],
   [/[.-](idx\d+-ubyte|idx)(\.gz)?$/i, "idx"],
+  [imageName, "images"],
 ];
 
 /**
@@ -71,22 +72,25 @@ async function eachFile(paths: readonly string[], open: (path: string) => Promis
 
 async function formatOf(path: string): Promise<FormatName> {
   const known = endings.find(([ending]) => ending.test(path));
+  let start: Uint8Array;
   try {
     const about = await stat(path);
     if (about.isDirectory()) return "images";
     if (known !== undefined) return known[1];
-    const start = await firstBytes(path);
+    start = await firstBytes(path);
     if (start[0] === 0x7b) return "jsonl"; // {
     if (String.fromCharCode(...start) === "PAR1") return "parquet";
     if (start[0] === 0 && start[1] === 0 && start[2]! >= 8) return "idx";
   } catch (error) {
     throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
   }
-  const names = Object.keys(openers).join(", ");
-  throw new LowrankError(
-    "data",
-    `${path}: of no known format; expected one of ${names}; say which with the format option`,
-  );
+  throw new LowrankError("data", `${path}: of no known format; ${advice(start)}`);
+}
+
+function advice(start: Uint8Array): string {
+  // A list of rows in one piece could be as large as memory.
+  if (start[0] === 0x5b) return "a JSON list; write its rows as JSON Lines, one on each line (jq -c '.[]')";
+  return "name it by its format: .csv, .tsv, .jsonl, .ndjson, .parquet, .safetensors, .idx; in a program, say it with `format`";
 }
 
 async function firstBytes(path: string): Promise<Uint8Array> {

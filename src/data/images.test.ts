@@ -58,6 +58,26 @@ describe("folders of images", () => {
     expect([lenient.examples, lenient.skipped.count]).toEqual([1, 2]);
   });
 
+  it("may have no classes, for predictions, and so may single files", async () => {
+    await image("new/b.png", [1, 2, 3], [4, 5, 6]);
+    await image("new/a.png", [6, 5, 4], [3, 2, 1]);
+    const inputs = [{ name: "x", type: "float32", dims: ["B", 3, 1, 2] }] as const;
+    for (const [paths, files] of [
+      [["new"], ["new/a.png", "new/b.png"]],
+      [
+        ["new/b.png", "new/a.png"],
+        ["new/b.png", "new/a.png"],
+      ],
+    ] as const) {
+      const data = await openDataset(paths.map((path) => join(folder, path)));
+      const found = await Promise.all([0, 1].map((row) => data.where(row)));
+      expect([data.format, data.labels, found]).toEqual(["images", null, files.map((file) => join(folder, file))]);
+      await expect(data.source({ inputs })).rejects.toThrow("the images have no classes");
+      expect((await data.source({ inputs, labels: { kind: "none" } })).examples).toBe(2);
+      await data.close();
+    }
+  });
+
   it("without classes, or with an empty one, are refused", async () => {
     await mkdir(join(folder, "empty/none"), { recursive: true });
     await expect(openDataset(join(folder, "empty"))).rejects.toThrow("expected images of the class none, got none");

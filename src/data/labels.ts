@@ -35,7 +35,10 @@ export function labelWriter(
   options: LabelOptions & { readonly tableNames: readonly string[] | null },
 ): LabelWriter | string {
   if (options.kind === "none") return noLabels();
-  if (column === null) return `no column is called ${labelNames.join(", ")}; say which holds the labels with a map`;
+  if (column === null) {
+    if (columns.some(({ image }) => image)) return "the images have no classes; expected a subfolder for each class";
+    return `no column is called ${labelNames.join(", ")}; say which holds the labels with a map`;
+  }
   const kind = options.kind ?? kindOf(sample[column]!);
   if (kind === "values") return valueLabels(column, columns, sample);
   return classLabels(column, columns[column]!.name, sample, options);

@@ -1,7 +1,7 @@
 // The order of rows in a pass, from (seed, pass) alone: the n-th row of any pass can be had without the ones before it.
 // A table in memory is permuted whole. A table in blocks is shuffled in two levels, as WebDataset and the shuffle buffers of
 // tf.data do: the blocks are permuted, then the rows within windows of 32 blocks (8 MB of lines), so that reading stays
-// sequential within blocks and memory stays bounded. A file smaller than one window is permuted whole.
+// sequential within blocks and memory stays bounded; a format with large blocks has fewer in a window. A file smaller than one window is permuted whole.
 import { createRandom } from "../random.ts";
 import { chosenRows, isChosen, type Selection } from "./selection.ts";
 import { blockOf, type Row, type Table } from "./table.ts";
@@ -24,8 +24,8 @@ export interface OrderOptions {
   readonly seed: number | null;
 }
 
-/** Blocks that are shuffled together. */
-const windowBlocks = 32;
+/** Blocks that are shuffled together, at most. */
+const mostBlocks = 32;
 
 /** The order of a table's chosen rows. */
 export function rowOrder(table: Table, selection: Selection, { seed }: OrderOptions): RowOrder {
@@ -66,6 +66,7 @@ interface Pass {
 
 function blockOrder(table: Table, selection: Selection, seed: number | null): RowOrder {
   const { blocks } = table;
+  const windowBlocks = Math.min(mostBlocks, table.windowBlocks ?? mostBlocks);
   const counts = Array.from({ length: blocks.length - 1 }, (_, block) =>
     countChosen(selection, blocks[block]!, blocks[block + 1]!),
   );

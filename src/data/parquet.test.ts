@@ -94,6 +94,28 @@ describe("Parquet", () => {
     await only.close();
   });
 
+  it("shuffles few row groups together where they are large", async () => {
+    const path = join(folder, "large.parquet");
+    const text = Array.from({ length: 40 }, (_, row) => `${row} ${"x".repeat(2 ** 20)}`);
+    const columnData = [
+      { name: "x", data: Array.from(text.keys()), type: "INT32" as const },
+      { name: "text", data: text, type: "STRING" as const },
+    ];
+    // 4 groups of 10 MiB: three are shuffled together.
+    const bytes = parquetWriteBuffer({ columnData, rowGroupSize: 10, codec: "UNCOMPRESSED" });
+    await writeFile(path, new Uint8Array(bytes));
+    const data = await openDataset(path);
+    const inputs = [{ name: "x", type: "float32", dims: ["batch"] }] as const;
+    const source = await data.source({ inputs, labels: { kind: "none" }, batchSize: 10, passes: 1 });
+    const groups: number[] = [];
+    for await (const { rows: given } of source.batches({ epoch: 0, index: 0 })) {
+      groups.push(new Set(given.map((row) => Math.floor(row / 10))).size);
+    }
+    expect(groups.slice(0, 3).every((count) => count > 1)).toBe(true);
+    expect(groups[3]).toBe(1);
+    await data.close();
+  });
+
   it("is known by its first bytes, whatever its name", async () => {
     const data = await openDataset(await fileOf("without-an-ending", 100));
     expect([data.format, data.length]).toEqual(["parquet", rows]);

@@ -121,7 +121,7 @@ const toldFaults = 20;
 export async function checkRows(
   table: Table,
   selection: Selection,
-  encoder: Encoder,
+  encoder: Pick<Encoder, "check">,
   onBadRow: "stop" | "skip",
 ): Promise<{ readonly selection: Selection; readonly skipped: Skipped }> {
   const bits = selection.bits.slice();

@@ -46,6 +46,8 @@ export interface Table {
   readonly length: number;
   /** The first row of each block, and at the end `length`. */
   readonly blocks: Float64Array;
+  /** At most so many blocks are to be in memory at once while rows are shuffled; default: any number. */
+  readonly windowBlocks?: number;
   /** Rows that cannot be read, in their order; reading them gives null. */
   readonly faulty: readonly FaultyRow[];
   /** Class names, where the format has them (a folder of folders). */
@@ -132,6 +134,7 @@ export function joinTables(tables: readonly Table[]): Table {
       table.faulty.map(({ row, fault }) => ({ row: row + offsets[index]!, fault })),
     ),
     blocks: Float64Array.from([...starts, length]),
+    windowBlocks: Math.min(...tables.map(({ windowBlocks = Number.POSITIVE_INFINITY }) => windowBlocks)),
     async read(block) {
       const index = locate(block, blocksBefore);
       const rows = await tables[index]!.read(block - blocksBefore[index]!);

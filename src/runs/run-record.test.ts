@@ -98,6 +98,17 @@ describe("readRun", () => {
     expect(two.settings.r).toBe(8);
   });
 
+  it("takes the summary of an evaluation for what it found", async () => {
+    const path = writeRun("measured", base, { "summary.json": { verb: "eval", seconds: 1, ...evaluation } });
+    const { verb, results, changed } = await readRun(path);
+    expect([verb, results.map(({ name }) => name), changed.length]).toEqual(["eval", ["base", "adapter"], 2]);
+    const measured = { ...results[0]!, values: { accuracy: 0.625 } };
+    const page = renderRunReport({ ...(await readRun(path)), results: [measured] });
+    expect(checkMarkup(page)).toEqual([]);
+    expect(page).toContain('<th scope="row">base</th><td class="number">0.625</td>');
+    expect(page).not.toContain("How it learnt");
+  });
+
   it("takes nothing hostile for a number, and refuses folders of other kinds", async () => {
     const bad = {
       verb: 7,
@@ -113,7 +124,7 @@ describe("readRun", () => {
     };
     const run = await readRun(writeRun("bad", base, { "summary.json": bad, "evaluation.json": confusion }));
     expect([run.verb, run.seconds, run.best, run.labels, run.steps]).toEqual(["tune", null, null, null, 2]);
-    expect([run.results, run.changed]).toEqual([[{ name: "base", confusion: null, wrong: [] }], []]);
+    expect([run.results, run.changed]).toEqual([[{ name: "base", values: {}, confusion: null, wrong: [] }], []]);
     expect(checkMarkup(renderRunReport(run))).toEqual([]);
     await expect(readRun(folder)).rejects.toThrow(/expected the folder of a run/);
     writeFileSync(join(folder, "bad", "summary.json"), "{");

@@ -21,6 +21,8 @@ export interface EvaluationPoint {
 /** What one adapter, or the base, came to on the run's evaluation data. */
 export interface ResultRecord {
   readonly name: string;
+  /** `loss`, `accuracy`, …: to its value. */
+  readonly values: Readonly<Record<string, number>>;
   readonly confusion: readonly (readonly number[])[] | null;
   /** The first examples that are read wrongly. */
   readonly wrong: readonly MisreadRecord[];
@@ -82,6 +84,8 @@ export async function readRun(path: string): Promise<RunRecord> {
     await read("env.json"),
     await read("evaluation.json"),
   ];
+  // The summary of `lowrank eval` is an evaluation itself.
+  const found = evaluation ?? summary;
   const records = names.includes("metrics.jsonl") ? await readLines(join(path, "metrics.jsonl")) : [];
   const points = records.flatMap(stepOf);
   const best = objectOf(summary?.best);
@@ -100,8 +104,8 @@ export async function readRun(path: string): Promise<RunRecord> {
     labels: listOf(objectOf(summary?.data)?.labels, (value) => typeof value === "string") as readonly string[] | null,
     points,
     evaluations: records.flatMap(evaluationOf),
-    results: (Array.isArray(evaluation?.results) ? evaluation.results : []).flatMap(resultOf),
-    changed: changedOf(evaluation),
+    results: (Array.isArray(found?.results) ? found.results : []).flatMap(resultOf),
+    changed: changedOf(found),
     summary,
   };
 }
@@ -153,6 +157,9 @@ function evaluationOf({ kind, step, ...rest }: Record<string, unknown>): Evaluat
   return [{ step, values: Object.fromEntries(values) as Record<string, number> }];
 }
 
+/** What an evaluation measures of each adapter. */
+const measures = ["loss", "perplexity", "accuracy", "meanAbsoluteError"] as const;
+
 function resultOf(value: unknown): ResultRecord[] {
   const result = objectOf(value);
   const name = textOf(result?.name);
@@ -161,7 +168,13 @@ function resultOf(value: unknown): ResultRecord[] {
   const confusion = rows as readonly (readonly number[])[] | null;
   const isSquare = confusion?.every((row) => row.length === confusion.length) === true;
   const wrong = examplesOf(result?.wrong, ["index", "label", "read"]) as readonly MisreadRecord[];
-  return [{ name, confusion: isSquare && confusion.length > 0 ? confusion : null, wrong }];
+  const values = Object.fromEntries(
+    measures.flatMap((measure) => {
+      const number = numberOf(result?.[measure]);
+      return number === null ? [] : [[measure, number]];
+    }),
+  );
+  return [{ name, values, confusion: isSquare && confusion.length > 0 ? confusion : null, wrong }];
 }
 
 function changedOf(evaluation: Record<string, unknown> | null): readonly ChangedRecord[] {

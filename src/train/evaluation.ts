@@ -55,7 +55,7 @@ export interface Watched {
 }
 
 export interface EarlyStopping {
-  /** So many evaluations in a row without an improvement are let pass; the next one ends training. */
+  /** So many evaluations in a row without an improvement end training, as in Lightning's and Hugging Face's trainers. */
   readonly patience: number;
   /** What counts as an improvement: better than the best by more than this; default 0. */
   readonly minDelta?: number;

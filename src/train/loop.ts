@@ -221,7 +221,7 @@ async function evaluate(run: Run, state: LoopState): Promise<void> {
 }
 
 function isExhausted({ options }: Run, { stopping }: LoopState): boolean {
-  return stopping !== null && stopping.bad > options.earlyStopping!.patience;
+  return stopping !== null && stopping.bad >= options.earlyStopping!.patience;
 }
 
 /** How far the state was when it was last saved. */

@@ -311,9 +311,9 @@ function evaluationFaults(
   learningRate: number | Schedule | MetricSchedule,
 ): string[] {
   const faults = everyFaults("evaluation", evaluation?.every ?? {});
-  const { patience = 0, minDelta = 0 } = earlyStopping ?? {};
-  if (!(Number.isSafeInteger(patience) && patience >= 0)) {
-    faults.push(`earlyStopping: patience: expected a whole number of 0 or more, got ${patience}`);
+  const { patience = 1, minDelta = 0 } = earlyStopping ?? {};
+  if (!(Number.isSafeInteger(patience) && patience >= 1)) {
+    faults.push(`earlyStopping: patience: expected a whole number of 1 or more, got ${patience}`);
   }
   if (!(minDelta >= 0)) faults.push(`earlyStopping: minDelta: expected 0 or more, got ${minDelta}`);
   if (evaluation === undefined) {

@@ -23,9 +23,14 @@ export interface EvalRows {
   /** Whether labels are the tokens themselves, classes or numbers; null without labels. */
   readonly kind: LabelKind | null;
   /** Each batch is gone when the one after the next is asked for. */
-  batches(): AsyncIterable<Batch>;
+  batches(): AsyncIterable<EvalBatch>;
+  /** The file of a row, where each row is a file of its own (images); else null. */
+  readonly fileOf: ((row: number) => Promise<string>) | null;
   close(): Promise<void>;
 }
+
+/** A batch that says which rows of the data, as they are counted in its files, its examples are. */
+export type EvalBatch = Batch & { readonly rows: readonly number[] };
 
 export interface EvalRequest {
   readonly model: Model;
@@ -70,8 +75,10 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
       passes: 1,
     });
     const width = shape?.length === 2 ? shape[1] : undefined;
-    async function* batches(): AsyncGenerator<Batch> {
-      for await (const { batch } of source.batches({ epoch: 0, index: 0 })) yield fitted(batch, width);
+    async function* batches(): AsyncGenerator<EvalBatch> {
+      for await (const { batch, rows } of source.batches({ epoch: 0, index: 0 })) {
+        yield { ...fitted(batch, width), rows };
+      }
     }
     let found: EvalRows["kind"] = null;
     if (labelled)
@@ -79,8 +86,13 @@ export async function openEvalRows({ model, options, names, labelled }: EvalRequ
         found = kindOfLabels(labels, isLanguage);
         break;
       }
-    const { examples: rows, skipped, labels } = source;
-    return { rows, skipped, labels: own ?? labels, kind: found, batches, close: () => opened.close() };
+    const { examples: rows, labels } = source;
+    const skipped = {
+      count: opened.skipped.count + source.skipped.count,
+      faults: [...opened.skipped.faults, ...source.skipped.faults],
+    };
+    const fileOf = opened.format === "images" ? opened.where : null;
+    return { rows, skipped, labels: own ?? labels, kind: found, batches, fileOf, close: () => opened.close() };
   } catch (error) {
     await opened.close();
     throw error;
@@ -160,7 +172,7 @@ export async function tokenizerPath({ tokenizer, model }: RunOptions): Promise<s
 }
 
 /** `input=column` for each entry. */
-function parseMap(entries: readonly string[]): Record<string, string> {
+export function parseMap(entries: readonly string[]): Record<string, string> {
   const faults = entries.filter((entry) => !/^[^=]+=.+$/s.test(entry));
   throwFaults(
     "config",

@@ -71,6 +71,9 @@ export interface AdapterEvaluation {
   readonly changes: readonly Changes[];
 }
 
+/** A batch that may say which rows of the data its examples are. */
+export type NumberedBatch = Batch & { readonly rows?: readonly number[] };
+
 export interface EvaluateOptions extends SessionOptions {
   readonly loss: Loss;
   /** Examples that are listed for each adapter; default 20. */
@@ -91,7 +94,7 @@ export interface EvaluateOptions extends SessionOptions {
 export async function evaluateAdapters(
   base: Model,
   adapters: readonly NamedAdapter[],
-  batches: Iterable<Batch> | AsyncIterable<Batch>,
+  batches: Iterable<NumberedBatch> | AsyncIterable<NumberedBatch>,
   options: EvaluateOptions,
 ): Promise<AdapterEvaluation> {
   const { loss, listed = 20, onBatch, signal, ...session } = options;
@@ -106,14 +109,16 @@ export async function evaluateAdapters(
       signal?.throwIfAborted();
       measured.checkLabels(batch.labels);
       const inputs = { ...batch.inputs, [measured.labels]: batch.labels };
+      const before = examples;
+      const rowOf = (at: number): number => batch.rows?.[at] ?? before + at;
       let ofBase: Int32Array | null = null;
       for (const [at, runner] of runners.entries()) {
         const outputs = await runner.session.run(inputs, { adapter: runner.adapter });
         const mean = Number(outputs.get(measured.loss)!.data[0]);
         const classes = meters[at]!.add(mean, weightOf(loss, batch.labels), outputs.get(measured.scores)!, batch);
-        if (classes !== null) meters[at]!.note(examples, batch, classes);
+        if (classes !== null) meters[at]!.note(rowOf, batch, classes);
         if (at === 0) ofBase = classes;
-        else if (ofBase !== null && classes !== null) comparisons[at - 1]!.add(examples, batch, ofBase, classes);
+        else if (ofBase !== null && classes !== null) comparisons[at - 1]!.add(rowOf, batch, ofBase, classes);
       }
       examples += batch.labels.dims[0] ?? 1;
       onBatch?.(examples);
@@ -198,12 +203,12 @@ class Meter {
     return this.#tally.add(scores, labels);
   }
 
-  /** Keeps the first examples that are read wrongly. @param start how many examples came before this batch. */
-  note(start: number, { labels }: Batch, classes: Int32Array): void {
+  /** Keeps the first examples that are read wrongly. */
+  note(rowOf: (at: number) => number, { labels }: Batch, classes: Int32Array): void {
     for (let at = 0; at < classes.length && this.#wrong.length < this.#listed; at++) {
       const label = Number(labels.data[at]);
       if (label === classes[at] || label === this.#ignored) continue;
-      this.#wrong.push({ index: start + at, label, read: classes[at]! });
+      this.#wrong.push({ index: rowOf(at), label, read: classes[at]! });
     }
   }
 
@@ -230,8 +235,7 @@ class Comparison {
     this.#listed = listed;
   }
 
-  /** @param start how many examples came before this batch. */
-  add(start: number, { labels }: Batch, base: Int32Array, adapter: Int32Array): void {
+  add(rowOf: (at: number) => number, { labels }: Batch, base: Int32Array, adapter: Int32Array): void {
     for (let at = 0; at < base.length; at++) {
       const [before, after] = [base[at]!, adapter[at]!];
       if (before === after) continue;
@@ -240,7 +244,7 @@ class Comparison {
       if (after === label) this.#mended++;
       if (before === label) this.#broken++;
       if (this.#examples.length < this.#listed) {
-        this.#examples.push({ index: start + at, label, base: before, adapter: after });
+        this.#examples.push({ index: rowOf(at), label, base: before, adapter: after });
       }
     }
   }

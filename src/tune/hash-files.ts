@@ -6,7 +6,7 @@ import { basename, join } from "node:path";
 import { fileError } from "../runs/file-error.ts";
 
 /**
- * SHA-256 by file name; of a folder of images, of the names and sizes of all that is in it. Throws LowrankError "file".
+ * SHA-256 by file name (by path, where two files are called the same); of a folder of images, of the names and sizes of all that is in it. Throws LowrankError "file".
  *
  * @example await hashFiles(["data/train.csv"]); // { "train.csv": "5b34…" }
  */
@@ -14,7 +14,9 @@ export async function hashFiles(paths: readonly string[]): Promise<Record<string
   const hashes: Record<string, string> = {};
   for (const path of paths) {
     try {
-      hashes[basename(path)] = (await stat(path)).isDirectory() ? await folderHash(path) : await fileHash(path);
+      const hash = (await stat(path)).isDirectory() ? await folderHash(path) : await fileHash(path);
+      const name = basename(path);
+      hashes[(hashes[name] ?? hash) === hash ? name : path] = hash;
     } catch (error) {
       throw fileError(path, "read", error);
     }

@@ -8,9 +8,8 @@ import { readRun } from "../runs/run-record.ts";
 import { openEvents, type Scalars } from "../runs/tensorboard.ts";
 import type { Tensor } from "../tensor.ts";
 import type { DataSource } from "../train/data-source.ts";
-import type { Batch } from "../train/step.ts";
 import type { Trained, TrainedWeights } from "../train/train.ts";
-import { evaluateAdapters } from "./evaluate.ts";
+import { evaluateAdapters, type NumberedBatch } from "./evaluate.ts";
 import type { Prepared } from "./prepare.ts";
 
 const evaluationFile = "evaluation.json";
@@ -71,10 +70,10 @@ export async function writeReport(folder: RunFolder): Promise<void> {
   await folder.write("report.html", renderRunReport(await readRun(folder.path)));
 }
 
-/** The batches of one pass, from its beginning. */
-export async function* onePass(source: DataSource): AsyncGenerator<Batch> {
-  for await (const { batch, next } of source.batches({ epoch: 0, index: 0 })) {
-    yield batch;
-    if (next.epoch > 0) return;
+/** The batches of one pass, from its beginning, with the numbers of their rows where the source has them. */
+export async function* onePass(source: DataSource): AsyncGenerator<NumberedBatch> {
+  for await (const given of source.batches({ epoch: 0, index: 0 })) {
+    yield "rows" in given ? { ...given.batch, rows: given.rows as readonly number[] } : given.batch;
+    if (given.next.epoch > 0) return;
   }
 }

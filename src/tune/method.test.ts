@@ -48,6 +48,13 @@ describe("the loss", () => {
     expect(bestMetric("cross_entropy", options({ metric: "loss" }))).toEqual({ metric: "target/loss", mode: "min" });
     expect(bestMetric("mse", options())).toEqual({ metric: "target/loss", mode: "min" });
     expect(() => bestMetric("mse", options({ metric: "accuracy" }))).toThrow("metric: expected loss with the loss mse");
+    const kept = options({ metric: "retained/accuracy", retainedData: ["old.csv"] });
+    expect(bestMetric("cross_entropy", kept)).toEqual({ metric: "retained/accuracy", mode: "max" });
+    expect(() => bestMetric("cross_entropy", options({ metric: "retained/loss" }))).toThrow("expected --retained-data");
+    expect(bestMetric("distillation", options({ metric: "agreement" }))).toEqual({
+      metric: "target/agreement",
+      mode: "max",
+    });
   });
 });
 

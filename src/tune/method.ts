@@ -83,13 +83,19 @@ export function makeMetrics(name: LossName, { output }: RunOptions): Record<stri
 }
 
 /** By which metric the best is chosen. Throws LowrankError "config" for one that there is not. */
-export function bestMetric(name: LossName, { metric }: RunOptions): { metric: string; mode: "min" | "max" } {
+export function bestMetric(name: LossName, options: RunOptions): { metric: string; mode: "min" | "max" } {
   // Of tokens, the share that is the likeliest moves late; a better model shows in the loss first.
-  const chosen = metric ?? (hasClasses(name) && name !== "causal_lm" ? "accuracy" : "loss");
-  if (chosen === "accuracy" && !hasClasses(name)) {
-    throw new LowrankError("config", `metric: expected loss with the loss ${name}, got accuracy`);
+  const chosen = options.metric ?? (hasClasses(name) && name !== "causal_lm" ? "accuracy" : "loss");
+  const measure = chosen.replace("retained/", "");
+  const measures = ["loss", ...Object.keys(makeMetrics(name, options))];
+  if (!measures.includes(measure)) {
+    throw new LowrankError("config", `metric: expected ${measures.join(" or ")} with the loss ${name}, got ${chosen}`);
   }
-  return { metric: `target/${chosen}`, mode: chosen === "loss" ? "min" : "max" };
+  const isRetained = measure !== chosen;
+  if (isRetained && options.retainedData === null) {
+    throw new LowrankError("config", `metric: expected --retained-data beside ${chosen}, got none`);
+  }
+  return { metric: isRetained ? chosen : `target/${chosen}`, mode: measure === "loss" ? "min" : "max" };
 }
 
 export function makeOptimizer(options: RunOptions): Optimizer {
@@ -154,7 +160,11 @@ export function makeSchedule(
     case "one-cycle":
       return oneCycle(rate, { steps: Math.max(2, total) });
     case "plateau":
-      return plateau(warmed(constant(rate)), { mode });
+      return plateau(warmed(constant(rate)), {
+        mode,
+        patience: options.plateauPatience,
+        factor: options.plateauFactor,
+      });
   }
 }
 

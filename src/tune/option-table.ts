@@ -55,6 +55,8 @@ export interface RunOptions {
   readonly momentum: number;
   readonly schedule: "constant" | "linear" | "cosine" | "one-cycle" | "plateau";
   readonly warmup: number;
+  readonly plateauPatience: number;
+  readonly plateauFactor: number;
   readonly batchSize: number;
   readonly accumulate: number;
   readonly epochs: number;
@@ -69,7 +71,8 @@ export interface RunOptions {
   readonly prefixCache: boolean;
   readonly checkpointActivations: boolean;
   readonly evalEvery: number | null;
-  readonly metric: "loss" | "accuracy" | null;
+  readonly evalEpochs: number;
+  readonly metric: "loss" | "accuracy" | "agreement" | "retained/loss" | "retained/accuracy" | null;
   readonly patience: number | null;
   readonly minDelta: number;
   readonly adapter: readonly string[] | null;
@@ -80,6 +83,7 @@ export interface RunOptions {
   readonly merge: boolean;
   readonly threshold: number | null;
   readonly prompt: readonly string[] | null;
+  readonly chat: boolean;
   readonly maxNewTokens: number;
   readonly temperature: number;
   readonly stop: readonly string[] | null;
@@ -175,7 +179,7 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     default: null,
     value: "file",
     about:
-      "what to work on: IDX, CSV, JSONL, Parquet or safetensors files, or a folder of images by class; several are read as one",
+      "what to work on: IDX, CSV, JSONL, Parquet or safetensors files, or a folder of images by class (to predict, also images without classes); several are read as one",
   }),
   evalData: data({
     kind: "texts",
@@ -402,6 +406,20 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     from: 0,
     about: "steps that the rate rises for; below 1, a share of all",
   }),
+  plateauPatience: training({
+    kind: "integer",
+    default: 2,
+    from: 0,
+    about: "with the schedule plateau: evaluations without a better one that are let pass before the rate falls",
+  }),
+  plateauFactor: training({
+    kind: "number",
+    default: 0.1,
+    from: 0,
+    open: true,
+    to: 0.99,
+    about: "what the rate is multiplied by then (ReduceLROnPlateau's default)",
+  }),
   batchSize: training({
     kind: "integer",
     default: 32,
@@ -478,13 +496,15 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
     kind: "integer",
     default: null,
     from: 1,
-    about: "steps between evaluations (default: once in an epoch)",
+    about: "steps between evaluations (default: --eval-epochs)",
   }),
+  evalEpochs: evaluation({ kind: "integer", default: 1, from: 1, about: "passes over the data between evaluations" }),
   metric: evaluation({
     kind: "choice",
     default: null,
-    choices: ["loss", "accuracy"],
-    about: "what the best checkpoint is chosen by (default: accuracy for classes, loss for tokens and numbers)",
+    choices: ["loss", "accuracy", "agreement", "retained/loss", "retained/accuracy"],
+    about:
+      "what the best checkpoint is chosen by (default: accuracy for classes, loss for tokens and numbers), on the target or the retained data; agreement is with --teacher",
   }),
   patience: evaluation({
     kind: "integer",
@@ -533,6 +553,11 @@ export const optionTable: { readonly [Name in keyof RunOptions]: RowOf<RunOption
   }),
 
   prompt: generation({ kind: "texts", default: null, value: "text", about: "text to go on from, instead of --data" }),
+  chat: generation({
+    kind: "flag",
+    default: false,
+    about: "prompts are what a user says in a chat: the tokenizer's chat template is written around them",
+  }),
   maxNewTokens: generation({ kind: "integer", default: 64, from: 1, about: "most tokens to add" }),
   temperature: generation({
     kind: "number",

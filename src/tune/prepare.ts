@@ -184,13 +184,18 @@ function copyOf({ inputs, labels }: Batch): Batch {
   };
 }
 
-/** PEFT's configuration from the options. Alpha is 2 r by default (option table). */
+/** Alpha is 2 r by default (option table). */
+export function alphaOf({ loraAlpha, r }: RunOptions): number {
+  return loraAlpha ?? 2 * r;
+}
+
+/** PEFT's configuration from the options. */
 export function loraConfig(options: RunOptions, data: Pick<RunData, "loss">): LoraConfig {
   const { r, head, initLoraWeights } = options;
   const saved = [...(options.modulesToSave ?? []), ...(head === null ? [] : [headPath])];
   return {
     r,
-    loraAlpha: options.loraAlpha ?? 2 * r,
+    loraAlpha: alphaOf(options),
     targetModules: targets(options.targetModules),
     excludeModules: options.excludeModules === null ? null : targets(options.excludeModules),
     layersToTransform: options.layersToTransform,
@@ -239,7 +244,7 @@ function trainingOf(
   const { learningRate, steps } = plan(verb, options, data);
   const { target, retained } = data;
   const best = bestMetric(data.loss, options);
-  const every = options.evalEvery === null ? { epochs: 1 } : { steps: options.evalEvery };
+  const every = options.evalEvery === null ? { epochs: options.evalEpochs } : { steps: options.evalEvery };
   return {
     ...session,
     loss,

@@ -11,7 +11,7 @@ import { cutEvents, isEventFile } from "../runs/tensorboard.ts";
 import { type Checkpoint, readCheckpoint } from "../train/checkpoint.ts";
 import { hashFiles } from "./hash-files.ts";
 import { flagOf, type OptionName, optionsOf, type RunOptions } from "./option-table.ts";
-import type { Prepared } from "./prepare.ts";
+import { alphaOf, type Prepared } from "./prepare.ts";
 import type { Voice } from "./voice.ts";
 
 /** Where a run writes, and where it goes on from (null: from its beginning). */
@@ -40,8 +40,11 @@ const changeable: readonly OptionName[] = [
   "warmup",
   "clip",
   "patience",
+  "plateauPatience",
+  "plateauFactor",
   "minDelta",
   "evalEvery",
+  "evalEpochs",
   "onBadRow",
   "threads",
 ];
@@ -85,9 +88,20 @@ async function describeRun(folder: RunFolder, prepared: Prepared): Promise<void>
   });
 }
 
-/** All options of the verb, in the order of the help: a file that `--config` takes. */
-export function configOf({ verb, named }: Prepared): Record<string, unknown> {
-  return Object.fromEntries(optionsOf(verb).map(([name]) => [name, named[name]]));
+/**
+ * All options of the verb, in the order of the help, with what was left open as it was decided: a file that `--config` takes,
+ * and that means the same when defaults have changed.
+ */
+export function configOf({ verb, named, learningRate, data, training }: Prepared): Record<string, unknown> {
+  const metric = training.evaluation?.best?.metric.replace("target/", "");
+  const decided: Record<string, unknown> = {
+    ...named,
+    learningRate,
+    loraAlpha: alphaOf(named),
+    ...(data.loss !== "distillation" && { loss: data.loss }),
+    ...(metric !== undefined && { metric }),
+  };
+  return Object.fromEntries(optionsOf(verb).map(([name]) => [name, decided[name]]));
 }
 
 function modelHash({ model }: RunOptions): Promise<Record<string, string>> {

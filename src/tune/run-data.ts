@@ -20,7 +20,7 @@ import { labelsLike } from "./labels-like.ts";
 import { hasClasses, type LabelKind, type LossName, outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import type { Teacher } from "./teacher.ts";
-import type { Voice } from "./voice.ts";
+import { leftOut, type Voice } from "./voice.ts";
 
 /** Batches of passes whose length is known. */
 export interface RunSource extends DataSource {
@@ -97,8 +97,15 @@ export async function openRunData(request: DataRequest): Promise<RunData> {
 
 async function sourcesOf(
   { model, options, voice, teacher, chooseLoss }: DataRequest,
-  open: (paths: readonly string[]) => Promise<Dataset>,
+  openFiles: (paths: readonly string[]) => Promise<Dataset>,
 ): Promise<Omit<RunData, "sha256" | "close">> {
+  // Rows that cannot be read are a data set's matter, those that do not fit the model are its source's.
+  const unreadable: Skipped[] = [];
+  const open = async (paths: readonly string[]): Promise<Dataset> => {
+    const dataset = await openFiles(paths);
+    unreadable.push(dataset.skipped);
+    return dataset;
+  };
   const domain = domainOf(options);
   const all = await chosen(await open(options.data!), options);
   const held = options.evalData === null && options.split > 0 ? await all.split(options.split, options.seed) : null;
@@ -120,7 +127,7 @@ async function sourcesOf(
   const replay = await openReplay(options, open, others);
   const train = replay.length === 0 ? main : mix(main, replay);
   const used = [main, target, retained, ...replay.map(({ source }) => source)].filter((source) => source !== null);
-  const skipped = tellSkipped(voice, [all.skipped, ...used.map((source) => source.skipped)]);
+  const skipped = tellSkipped(voice, [...unreadable, ...used.map((source) => source.skipped)]);
   const taught = (source: DataSource): DataSource =>
     (loss === "distillation" ? teacher?.taught(source) : undefined) ?? source;
   const finish = (source: DataSource): Promise<RunSource> =>
@@ -267,10 +274,7 @@ function parseReplay(text: string): { path: string; share: number } {
 
 /** Rows that were left out are counted and named, never dropped in silence. */
 function tellSkipped(voice: Voice, all: readonly Skipped[]): number {
-  for (const { count, faults } of all) {
-    if (count === 0) continue;
-    voice.warn(`${count} rows were left out: ${faults.join("; ")}${count > faults.length ? "; …" : ""}`);
-  }
+  for (const skipped of all) if (skipped.count > 0) voice.warn(leftOut(skipped));
   return all.reduce((sum, { count }) => sum + count, 0);
 }
 

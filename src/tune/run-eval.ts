@@ -1,19 +1,23 @@
-// `lowrank eval` from the options to the folder that it leaves: config.json, env.json, and summary.json with what was found.
+// `lowrank eval` from the options to the folder that it leaves: config.json, env.json with the data's hashes, summary.json with
+// what was found, and report.html.
 import { basename } from "node:path";
 import { LowrankError } from "../errors.ts";
 import type { Model } from "../onnx/model.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { environment } from "../runs/environment.ts";
 import { loadModel } from "../runs/model-file.ts";
+import { renderRunReport } from "../runs/report/run-report.ts";
 import { createRunFolder } from "../runs/run-folder.ts";
+import { readRun } from "../runs/run-record.ts";
 import { type EvalRows, labelsBeside, openEvalRows } from "./eval-data.ts";
 import { formatEvaluation } from "./eval-table.ts";
 import { type AdapterEvaluation, evaluateAdapters, type NamedAdapter } from "./evaluate.ts";
+import { hashFiles } from "./hash-files.ts";
 import { chooseLoss, makeLoss } from "./method.ts";
 import { optionsOf, type RunOptions } from "./option-table.ts";
 import type { RunContext } from "./run.ts";
 import { runSession } from "./run-session.ts";
-import { silentVoice } from "./voice.ts";
+import { leftOut, silentVoice } from "./voice.ts";
 
 /** summary.json of an evaluation. */
 export interface EvalSummary extends AdapterEvaluation {
@@ -99,12 +103,9 @@ export async function openSubject(
 }
 
 /** Rows that were left out are never passed over in silence. */
-export function tellSkipped(
-  { skipped: { count, faults } }: Pick<EvalRows, "skipped">,
-  warn: (text: string) => void,
-): void {
-  if (count === 0) return;
-  warn(`${count} rows that cannot be used were left out: ${faults[0]}${count > 1 ? ", …" : ""}`);
+export function tellSkipped({ skipped }: Pick<EvalRows, "skipped">, warn: (text: string) => void): void {
+  if (skipped.count === 0) return;
+  warn(leftOut(skipped));
 }
 
 /** The options of the verb: a file that `--config` takes. */
@@ -118,9 +119,11 @@ async function save(options: RunOptions, summary: EvalSummary, started: Date): P
     await folder.writeJson("config.json", summary.settings);
     await folder.writeJson("env.json", {
       verb: "eval",
-      ...environment({ threads: options.threads ?? 0, seed: options.seed, data: {} }),
+      ...environment({ threads: options.threads ?? 0, seed: options.seed, data: await hashFiles(options.data!) }),
+      model: await hashFiles([options.model!]),
     });
     await folder.writeJson("summary.json", summary);
+    await folder.write("report.html", renderRunReport(await readRun(folder.path)));
   } finally {
     folder.metrics.close();
   }

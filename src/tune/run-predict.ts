@@ -1,18 +1,16 @@
 // `lowrank predict`: a line of JSON for each row of the data, or text that goes on from a prompt.
-import { openDataset } from "../data/dataset.ts";
 import { loadTokenizer } from "../data/tokenizer.ts";
 import { LowrankError } from "../errors.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Model } from "../onnx/model.ts";
 import { loadAdapter } from "../runs/adapter-files.ts";
 import { loadModel } from "../runs/model-file.ts";
-import type { Tensor } from "../tensor.ts";
 import { openDecoder } from "../train/generate.ts";
-import type { Batch } from "../train/step.ts";
-import { lossBeside, openEvalRows, tokenizerPath } from "./eval-data.ts";
+import { type EvalBatch, lossBeside, openEvalRows, tokenizerPath } from "./eval-data.ts";
 import { outputShape } from "./method.ts";
 import type { RunOptions } from "./option-table.ts";
 import { predict } from "./predict.ts";
+import { promptOf, promptsOf } from "./prompts.ts";
 import { openSubject, tellSkipped } from "./run-eval.ts";
 import { runSession } from "./run-session.ts";
 import { textOf } from "./text-stream.ts";
@@ -40,32 +38,17 @@ export async function runPredict(options: RunOptions, context: PredictContext): 
   if (options.prompt !== null && options.data !== null) {
     throw new LowrankError("config", "predict: expected --data or --prompt, got both");
   }
-  if (options.prompt !== null) return generateAll(options, options.prompt, context);
+  if (options.prompt !== null) return generateAll(options, context);
   if (options.data === null) throw new LowrankError("config", "predict: expected --data or --prompt, got neither");
   if (options.model === null) throw new LowrankError("config", "expected a model, got none");
   const model = await loadModel(options.model);
-  if (isDecoder(model, options)) return generateAll(options, promptsOf(options), context);
+  if (isDecoder(model, options)) return generateAll(options, context);
   return predictRows(options, context);
 }
 
 /** Whether a model gives scores of the next token. */
 function isDecoder(model: Model, options: RunOptions): boolean {
   return outputShape(model, options)?.length === 3 && model.graph.inputs.some(({ name }) => name === "input_ids");
-}
-
-/** The prompts of data: the column `prompt`, else `text`. */
-async function* promptsOf({ data, onBadRow, filter, limit }: RunOptions): AsyncGenerator<string> {
-  const opened = await openDataset(data!, { onBadRow });
-  try {
-    const column = ["prompt", "text"].find((name) => opened.columns.some((one) => one.name === name));
-    if (column === undefined) {
-      throw new LowrankError("data", `${data!.join(", ")}: expected a column prompt or text, got neither`);
-    }
-    const filtered = filter === null ? opened : await opened.filter(...filter);
-    for await (const row of (limit === null ? filtered : filtered.limit(limit)).rows()) yield String(row[column]);
-  } finally {
-    await opened.close();
-  }
 }
 
 async function predictRows(options: RunOptions, { write, warn, signal }: PredictContext): Promise<void> {
@@ -77,7 +60,15 @@ async function predictRows(options: RunOptions, { write, warn, signal }: Predict
   const threshold = options.threshold ?? (trained === "bce" ? 0.5 : null);
   try {
     tellSkipped(rows, warn);
-    const answers = predict(model, inputsOf(rows.batches()), {
+    // The rows of the batch that is being answered, and how many came before them.
+    let [current, before]: [readonly number[], number] = [[], 0];
+    async function* inputs(): AsyncGenerator<EvalBatch["inputs"]> {
+      for await (const batch of rows.batches()) {
+        [current, before] = [batch.rows, before + current.length];
+        yield batch.inputs;
+      }
+    }
+    const answers = predict(model, inputs(), {
       ...session,
       adapter: adapters[0]?.adapter ?? null,
       labels: rows.labels,
@@ -85,21 +76,17 @@ async function predictRows(options: RunOptions, { write, warn, signal }: Predict
       ...(options.output !== null && { output: options.output }),
       ...(signal !== undefined && { signal }),
     });
-    for await (const answer of answers) write(`${JSON.stringify(answer)}\n`);
+    for await (const { index: counted, ...answer } of answers) {
+      const index = current[counted - before]!;
+      const file = rows.fileOf === null ? {} : { file: await rows.fileOf(index) };
+      write(`${JSON.stringify({ index, ...file, ...answer })}\n`);
+    }
   } finally {
     await rows.close();
   }
 }
 
-async function* inputsOf(batches: AsyncIterable<Batch>): AsyncGenerator<Readonly<Record<string, Tensor>>> {
-  for await (const { inputs } of batches) yield inputs;
-}
-
-async function generateAll(
-  options: RunOptions,
-  prompts: Iterable<string> | AsyncIterable<string>,
-  context: PredictContext,
-): Promise<void> {
+async function generateAll(options: RunOptions, context: PredictContext): Promise<void> {
   if (options.model === null) throw new LowrankError("config", "expected a model, got none");
   const session = await runSession(options, context.warn);
   const model = await loadModel(options.model);
@@ -109,12 +96,15 @@ async function generateAll(
     ...session,
     ...(options.output !== null && { output: options.output }),
   });
-  const { maxNewTokens, temperature, seed, stop } = options;
+  const { maxNewTokens, temperature, seed, stop, chat } = options;
+  const prompts =
+    options.prompt?.map((text) => promptOf(text, tokenizer, chat)) ??
+    promptsOf(options, tokenizer, (dataset) => tellSkipped(dataset, context.warn));
   // Answers to rows are lines; what goes on from a prompt is shown as it comes.
   const asLines = context.json === true || options.prompt === null;
   try {
     for await (const prompt of prompts) {
-      const tokens = decoder.generate(tokenizer.encode(prompt, true), {
+      const tokens = decoder.generate(prompt.ids, {
         adapter,
         maxNewTokens,
         temperature,
@@ -127,7 +117,7 @@ async function generateAll(
         if (!asLines) context.write(piece);
         text += piece;
       }
-      context.write(asLines ? `${JSON.stringify({ prompt, text })}\n` : "\n");
+      context.write(asLines ? `${JSON.stringify({ prompt: prompt.text, text })}\n` : "\n");
     }
   } finally {
     await decoder.dispose();

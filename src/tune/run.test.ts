@@ -12,6 +12,8 @@ import { readCheckpoint } from "../train/checkpoint.ts";
 import type { RunOptions } from "./option-table.ts";
 import type { RunResult } from "./result.ts";
 import { runPretrain } from "./run.ts";
+import { runEval } from "./run-eval.ts";
+import { runPredict } from "./run-predict.ts";
 import { resolveOptions } from "./settings.ts";
 import { silentVoice, type Voice } from "./voice.ts";
 
@@ -76,6 +78,67 @@ async function failure(run: Promise<RunResult>): Promise<LowrankError> {
 }
 
 const bytes = (...path: string[]): Buffer => readFileSync(join(folder, ...path));
+
+describe("config.json", () => {
+  it("holds what was decided for options that were left open", async () => {
+    await runPretrain(options("open", { learningRate: undefined as never, epochs: "1" }));
+    const config = JSON.parse(String(bytes("open", "config.json"))) as Record<string, unknown>;
+    expect(config).toMatchObject({ learningRate: 1e-4, loss: "cross_entropy", metric: "accuracy", evalEpochs: 1 });
+    const again = resolveOptions("pretrain", {}, { where: "config.json", values: config });
+    await runPretrain({ ...again, out: join(folder, "again") });
+    expect(bytes("again", "model.onnx")).toEqual(bytes("open", "model.onnx"));
+  });
+
+  it("has evaluations every so many passes", async () => {
+    const { summary } = await runPretrain(options("passes", { evalEpochs: "2" }));
+    const lines = String(bytes("passes", "metrics.jsonl")).trimEnd().split("\n");
+    const steps = lines.map((line) => JSON.parse(line) as { kind: string; step: number });
+    expect(steps.filter(({ kind }) => kind === "evaluation").map(({ step }) => step)).toEqual([0, 18, 36]);
+    expect(summary.steps).toBe(36);
+  });
+});
+
+describe("rows that cannot be read", () => {
+  it("are counted in every file of a run", async () => {
+    writeFileSync(join(folder, "held.jsonl"), '{"x":[1,1,1,1],"label":0}\nbroken\n{"x":[1],"label":1}\n');
+    const warnings: string[] = [];
+    const { summary } = await runPretrain(
+      options("counted", { evalData: join(folder, "held.jsonl"), onBadRow: "skip", epochs: "1" }),
+      { voice: { ...silentVoice, warn: (text) => warnings.push(text) } },
+    );
+    expect(summary.data.rows).toMatchObject({ target: 1, skipped: 2 });
+    expect(warnings.slice(0, 2)).toEqual([
+      expect.stringMatching(/^1 row was left out: .*held\.jsonl:2: expected a JSON object/),
+      expect.stringMatching(/^1 row was left out: .*held\.jsonl:3: x: expected 4 numbers/),
+    ]);
+  });
+});
+
+describe("answers and measurements", () => {
+  it("name rows by their place in the file, whatever was left out before them", async () => {
+    await runPretrain(options("base", { epochs: "1" }));
+    const rows = ["x", "[1,1,1,1]", "[9]", "[2,2,2,2]", "[3,3,3,3]"].map((x, id) => `{"x":${x},"label":0,"id":${id}}`);
+    writeFileSync(join(folder, "new.jsonl"), rows.join("\n"));
+    const flags = {
+      model: join(folder, "base", "model.onnx"),
+      data: [join(folder, "new.jsonl")],
+      filter: ["id>1"],
+      onBadRow: "skip",
+    };
+    const lines: string[] = [];
+    const warnings: string[] = [];
+    const context = { write: (line: string) => lines.push(line), warn: (line: string) => warnings.push(line) };
+    await runPredict(resolveOptions("predict", { ...flags, batchSize: "1" }), context);
+    expect(lines.map((line) => (JSON.parse(line) as { index: number }).index)).toEqual([3, 4]);
+    expect(warnings).toEqual([
+      expect.stringMatching(/^2 rows were left out: .*new\.jsonl:1: .*new\.jsonl:3: x: expected 4/),
+    ]);
+    const { summary, folder: run } = await runEval(resolveOptions("eval", { ...flags, out: join(folder, "measured") }));
+    const wrong = summary.results[0]!.wrong!.map(({ index }) => index);
+    expect(wrong.every((index) => index === 3 || index === 4)).toBe(true);
+    expect(readFileSync(join(run, "report.html"), "utf8")).toContain("The base, and each adapter on it");
+  });
+});
 
 describe("a run that something ends", () => {
   it("a full disk at a checkpoint: the one before is whole, and the run goes on from it to the same end", async () => {

@@ -192,9 +192,10 @@ async function trainWith(
   return { ...adapter, files: await saveAdapters(folder, prepared, adapter) };
 }
 
-function checkpointEvery({ checkpointEvery: steps, evalEvery }: RunOptions): { steps?: number; epochs?: number } {
+function checkpointEvery(options: RunOptions): { steps?: number; epochs?: number } {
+  const { checkpointEvery: steps, evalEvery, evalEpochs } = options;
   if (steps !== null) return { steps };
-  return evalEvery === null ? { epochs: 1 } : { steps: evalEvery };
+  return evalEvery === null ? { epochs: evalEpochs } : { steps: evalEvery };
 }
 
 /** What was seen until a run broke down is worth looking at; that the disk refuses it as well is not. */

@@ -1,4 +1,6 @@
 // How a run speaks. The commands give it a terminal; programs and tests give it whatever they like.
+import type { Skipped } from "../data/source.ts";
+
 export interface Voice {
   say(text?: string): void;
   heading(text: string): void;
@@ -18,3 +20,9 @@ const silentProgress: VoiceProgress = { update() {}, done() {}, clear() {} };
 
 /** Says nothing. */
 export const silentVoice: Voice = { say() {}, heading() {}, warn() {}, progress: () => silentProgress };
+
+/** Rows that were left out, for a warning. */
+export function leftOut({ count, faults }: Skipped): string {
+  const more = count > faults.length ? "; …" : "";
+  return `${count === 1 ? "1 row was" : `${count} rows were`} left out: ${faults.join("; ")}${more}`;
+}

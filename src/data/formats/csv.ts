@@ -68,7 +68,9 @@ export function formatRecord(cells: readonly Cell[]): string {
 
 /** The cells of one record, or what is wrong with it. */
 export function splitRecord(text: string, delimiter: string): string[] | string {
-  if (!text.includes('"')) return text.split(delimiter);
+  const hasReturn = text.includes("\r");
+  const loneReturn = "a carriage return stands in a cell; save the file with lines that end in LF or CRLF";
+  if (!text.includes('"')) return hasReturn ? loneReturn : text.split(delimiter);
   const cells: string[] = [];
   for (let at = 0; ; at++) {
     if (text[at] === '"') {
@@ -85,6 +87,7 @@ export function splitRecord(text: string, delimiter: string): string[] | string 
       const end = found < 0 ? text.length : found;
       const cell = text.slice(at, end);
       if (cell.includes('"')) return "a quote stands inside a cell; quote the whole cell and double the quotes in it";
+      if (hasReturn && cell.includes("\r")) return loneReturn;
       cells.push(cell);
       at = end;
     }

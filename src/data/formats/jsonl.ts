@@ -6,6 +6,9 @@ import { openLines } from "./lines.ts";
 /** More keys than this are data in the place of names. */
 const maxColumns = 10_000;
 
+/** No example nests so deep; what walks through cells may recurse. */
+const maxDepth = 64;
+
 /**
  * Opens a JSON Lines file; each line is parsed once in the opening pass.
  *
@@ -18,6 +21,8 @@ export async function openJsonl(path: string): Promise<Table> {
     visit(text) {
       const value = parse(text);
       if (typeof value === "string") return value;
+      if (isDeeperThan(maxDepth, value))
+        return `expected at most ${maxDepth} lists and objects in each other, got more`;
       for (const key of Object.keys(value)) if (!columns.has(key)) columns.set(key, columns.size);
       if (columns.size > maxColumns) {
         throw new LowrankError("data", `${path}: expected at most ${maxColumns} different keys, got more`);
@@ -49,8 +54,18 @@ function parse(text: string): Record<string, Cell> | string {
   try {
     const value: unknown = JSON.parse(text);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, Cell>;
-    return `expected a JSON object, got ${value === null ? "null" : Array.isArray(value) ? "an array" : `a ${typeof value}`}`;
+    const got = value === null ? "null" : Array.isArray(value) ? "an array" : `a ${typeof value}`;
+    return `expected a JSON object on each line, got ${got}`;
   } catch (error) {
-    return `expected a JSON object: ${(error as Error).message}`;
+    return `expected a JSON object on each line: ${(error as Error).message}`;
   }
+}
+
+function isDeeperThan(most: number, value: Cell): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  if (most === 0) return true;
+  for (const item of Array.isArray(value) ? (value as readonly Cell[]) : Object.values(value)) {
+    if (isDeeperThan(most - 1, item)) return true;
+  }
+  return false;
 }

@@ -12,6 +12,12 @@ import { tryParquet } from "./parquet-trial.ts";
 /** A row group is decoded as a whole: larger ones would not fit beside a model. */
 const maxGroupBytes = 2 ** 30;
 
+/** What is in memory while rows are shuffled, as it is in the file without compression. */
+const windowBytes = 32 * 2 ** 20;
+
+/** "PAR1" at both ends, and the length of what is between. */
+const leastBytes = 12;
+
 /**
  * Opens a Parquet file.
  *
@@ -32,8 +38,12 @@ export async function openParquet(path: string): Promise<Table> {
     throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
   });
   try {
+    const { size } = await handle.stat();
+    if (size < leastBytes) {
+      throw new LowrankError("data", `${path}: no Parquet file that can be read: it has ${size} bytes`);
+    }
     await tryParquet(path);
-    const file = bufferOf(handle, (await handle.stat()).size);
+    const file = bufferOf(handle, size);
     const metadata = await broken(path, () => parquetMetadataAsync(file));
     const blocks = checkedGroups(path, metadata);
     const columns = parquetSchema(metadata).children.map(({ element }): Column => ({ name: element.name }));
@@ -43,6 +53,7 @@ export async function openParquet(path: string): Promise<Table> {
       columns,
       length: blocks.at(-1)!,
       blocks,
+      windowBlocks: windowOf(metadata),
       faulty: [],
       labels: null,
       read: async (block) => {
@@ -103,6 +114,12 @@ function checkedGroups(path: string, { row_groups: groups, num_rows: total }: Fi
   }
   if (starts.at(-1) === Number(total)) return Float64Array.from(starts);
   throw new LowrankError("data", `${path}: expected ${total} rows in its row groups, got ${starts.at(-1)}`);
+}
+
+/** As many row groups as are small enough together: they are often of tens of megabytes. */
+function windowOf({ row_groups: groups }: FileMetaData): number {
+  const largest = groups.reduce((most, { total_byte_size: bytes }) => Math.max(most, Number(bytes)), 1);
+  return Math.max(1, Math.floor(windowBytes / largest));
 }
 
 /** What hyparquet gives for one value. */

@@ -37,8 +37,8 @@ export async function openSafetensors(path: string): Promise<Table> {
  */
 export async function openIdx(paths: readonly string[]): Promise<Table> {
   const all = [...paths];
-  const partner = all.length === 1 ? labelsBeside(all[0]!) : null;
-  if (partner !== null && (await exists(partner))) all.push(partner);
+  const partner = all.length === 1 ? await labelsBeside(all[0]!) : null;
+  if (partner !== null) all.push(partner);
   const arrays = await Promise.all(
     all.map(async (path) => parseIdx(await unpack(await readWhole(path), path, maxBytes), path)),
   );
@@ -84,10 +84,17 @@ async function readWhole(path: string): Promise<Uint8Array> {
   }
 }
 
-function labelsBeside(path: string): string | null {
+/** The labels' file, packed or not, whatever the images' file is. */
+async function labelsBeside(path: string): Promise<string | null> {
   const name = basename(path);
   const partner = name.replace("images", "labels").replace(/idx\d/, "idx1");
-  return partner === name ? null : join(dirname(path), partner);
+  if (partner === name) return null;
+  const plain = partner.replace(/\.gz$/, "");
+  for (const candidate of [partner, plain, `${plain}.gz`]) {
+    const beside = join(dirname(path), candidate);
+    if (await exists(beside)) return beside;
+  }
+  return null;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,4 +1,4 @@
-// The page of a run of `lowrank tune` or `lowrank pretrain`, from what its folder holds, so that it can be made again at any time.
+// The page of a run of `lowrank tune`, `pretrain` or `eval`, from what its folder holds, so that it can be made again at any time.
 import { basename } from "node:path";
 import type { RunRecord } from "../run-record.ts";
 import { heatmap } from "./charts/heatmap.ts";
@@ -23,8 +23,8 @@ ${facts(run)}
 ${run.state !== "complete" && html`<div class="note"><p>${run.state === "stopped" ? "The run was stopped before its end." : "The run has not come to its end."} This page shows what there is.</p></div>`}
 </header>
 <main>
-${outcome(run)}
-${curves(run)}
+${run.verb === "eval" ? comparison(run) : outcome(run)}
+${run.verb !== "eval" && curves(run)}
 ${confusions(run)}
 ${examples(run)}
 ${misread(run)}
@@ -42,7 +42,7 @@ export function modelName({ settings: { model, layers }, path }: RunRecord): str
 
 function facts(run: RunRecord): Markup {
   const entries: [string, Content][] = [
-    ["Steps", count(run.steps)],
+    ...(run.verb === "eval" ? [] : [["Steps", count(run.steps)] as [string, Content]]),
     ...(run.best === null ? [] : [[`Best ${run.best.metric}`, short(run.best.value, 4)] as [string, Content]]),
     ...(run.started === null
       ? []
@@ -65,6 +65,21 @@ function outcome(run: RunRecord): Markup | null {
 ${metrics.some((metric) => metric.startsWith("retained/")) && html`<p><em>target</em> is what the run trained for, <em>retained</em> what the model should go on handling.</p>`}
 ${dataTable({ caption: "The first and the last evaluation", columns: [text("Metric"), numeric("First"), numeric("Last")], rows })}
 </section>`;
+}
+
+/** Base and adapters of an evaluation, side by side. */
+function comparison({ results }: RunRecord): Markup | null {
+  if (results.length === 0) return null;
+  const measures = [...new Set(results.flatMap(({ values }) => Object.keys(values)))];
+  return html`<section id="outcome"><h2>What came of it</h2>
+${dataTable({
+  caption: "The base, and each adapter on it",
+  columns: [text(""), ...measures.map((measure) => numeric(measure))],
+  rows: results.map(({ name, values }) => [
+    name,
+    ...measures.map((measure) => (values[measure] === undefined ? "" : short(values[measure], 4))),
+  ]),
+})}</section>`;
 }
 
 function curves(run: RunRecord): Markup {
@@ -138,7 +153,7 @@ function examples({ changed, labels }: RunRecord): Markup | null {
         : html`still wrong`;
   return html`<section id="examples"><h2>Examples that are read otherwise than before</h2>
 ${dataTable({
-  caption: "The first of them, by their place in the evaluation data, counted from 0",
+  caption: "The first of them, by their row in the data’s files, counted from 0",
   columns: [numeric("Example"), text("Is"), text("Base"), text("After training"), text("")],
   rows: changed.map((one) => [count(one.index), name(one.label), name(one.base), name(one.adapter), verdict(one)]),
 })}</section>`;
@@ -150,7 +165,7 @@ function misread({ results, labels }: RunRecord): Markup | null {
   if (wrong.length === 0) return null;
   return html`<section id="wrong"><h2>Examples that are read wrongly</h2>
 ${dataTable({
-  caption: "The first of them after training, by their place in the evaluation data, counted from 0",
+  caption: "The first of them after training, by their row in the data’s files, counted from 0",
   columns: [numeric("Example"), text("Is"), text("Read as")],
   rows: wrong.map(({ index, label, read }) => [count(index), className(labels, label), className(labels, read)]),
 })}</section>`;

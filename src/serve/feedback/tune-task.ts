@@ -46,7 +46,7 @@ export interface TuneOutcome {
   readonly files: ReadonlyMap<string, Uint8Array>;
 }
 
-const settings = { learningRate: 1e-3, batchSize: 32, epochs: 30, patience: 4, clipNorm: 1 } as const;
+const settings = { learningRate: 1e-3, batchSize: 32, epochs: 30, patience: 5, clipNorm: 1 } as const;
 
 /**
  * Tunes.
