@@ -2,7 +2,8 @@
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { recall } from "./state/database.ts";
-import { keepState, listenToAddress, restore, restoreShelf } from "./state/persistence.ts";
+import { lookForGpu } from "./state/device.ts";
+import { keepState, listenToAddress, restore, restoreModel, restoreShelf } from "./state/persistence.ts";
 import { followAll, notice, open, opened, report } from "./state/store.ts";
 import { setTheme } from "./state/theme.ts";
 
@@ -10,7 +11,7 @@ async function start(): Promise<void> {
   const opening = open();
   const theme = await recall("theme");
   if (theme === "light" || theme === "dark") setTheme(theme);
-  await restore();
+  await restore().catch(report);
   render(<App />, document.getElementById("app")!);
   document.documentElement.dataset.state = "drawn";
   await opening;
@@ -20,6 +21,8 @@ async function start(): Promise<void> {
   keepState();
   listenToAddress();
   document.documentElement.dataset.state = "ready";
+  await restoreModel();
+  await lookForGpu();
 }
 
 addEventListener("unhandledrejection", ({ reason }) => report(reason));

@@ -117,7 +117,7 @@ function Bar({ kind, share, logit, isBest }: BarProps) {
 /** What is going on, in one sentence. */
 export function Sentence(): VNode {
   const [about, current, mixed] = [opened.value, prediction.value, composed.value];
-  if (about === null) return <p class="sentence">Fetching a small network that reads digits …</p>;
+  if (about === null) return <p class="sentence" />;
   const frozen = `The base, ${count(about.parameters)} frozen weights,`;
   if (current === null) return <p class="sentence">{frozen} waits for a digit: draw one.</p>;
   const base = shares(current.base);
@@ -139,13 +139,12 @@ export function Sentence(): VNode {
   const adapted = shares(current.adapted);
   const after = largest(adapted);
   const [only, ...others] = mix.value.parts.map(({ id }) => shelf.value.find((item) => item.id === id)?.name ?? id);
-  const whose = others.length === 0 ? `“${only}”` : `${others.length + 1} adapters`;
+  const whose = others.length === 0 ? `the adapter “${only}”` : `${others.length + 1} adapters`;
   const isMended = truth.value !== null && read !== truth.value && after === truth.value && own === null;
   return (
     <p class="sentence">
-      {before}; add {whose}, {count(mixed.parameters)} trained numbers (
-      {percent(mixed.parameters / about.parameters, 2)} of that), and it reads{" "}
-      <b class="accent-text">{own?.[after] ?? after}</b> ({percent(adapted[after]!)})
+      {before}. Add {whose}, {count(mixed.parameters)} numbers more ({percent(mixed.parameters / about.parameters, 2)}),
+      and it reads <b class="accent-text">{own?.[after] ?? after}</b> ({percent(adapted[after]!)})
       {isMended ? ", which is what was meant." : "."}
     </p>
   );

@@ -1,11 +1,13 @@
 // Take home: the adapter, the base and the merged model as files, an adapter from elsewhere, and the program that does the same.
 
-import { useSignal } from "@preact/signals";
+import { computed, type ReadonlySignal, useSignal } from "@preact/signals";
 import type { VNode } from "preact";
-import type { ExportKind } from "../protocol.ts";
-import { addToShelf, choose, chosenMix, engine, notice, parts, report, shelf, training } from "../state/store.ts";
+import type { ExportKind, TrainingRequest } from "../protocol.ts";
+import { addToShelf, choose, chosenMix, engine, notice, parts, report, shelf } from "../state/store.ts";
+import { requestOf, run } from "../state/teaching.ts";
 import { Dropzone, readFiles } from "../ui/dropzone.tsx";
-import { size } from "../ui/format.ts";
+import { save } from "../ui/save.ts";
+import { program } from "./program.ts";
 
 const most = 64_000_000;
 
@@ -53,7 +55,7 @@ function Exports() {
             type="button"
             class="export"
             disabled={isEmpty && kind !== "base"}
-            onClick={() => void save(kind, file)}
+            onClick={() => void take(kind, file)}
           >
             <b>{title}</b>
             <span>{note}</span>
@@ -64,16 +66,9 @@ function Exports() {
   );
 }
 
-async function save(kind: ExportKind, file: string): Promise<void> {
+async function take(kind: ExportKind, file: string): Promise<void> {
   try {
-    const bytes = await engine.ask("export", { mix: chosenMix.value, kind });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>]));
-    link.download = file;
-    link.click();
-    // The browser reads it after this turn.
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    notice.value = { kind: "info", text: `${file}, ${size(bytes.length)}, is saved.` };
+    save(file, await engine.ask("export", { mix: chosenMix.value, kind }));
   } catch (error) {
     report(error);
   }
@@ -95,7 +90,10 @@ function Import() {
   );
 }
 
-async function open(files: readonly File[]): Promise<void> {
+async function open(dropped: readonly File[]): Promise<void> {
+  // A folder of PEFT's holds more than the adapter: a README, sometimes an optimizer's state of gigabytes.
+  const known = dropped.filter(({ name }) => /\.(zip|onnx_adapter|json|safetensors)$/.test(name));
+  const files = known.length === 0 ? dropped : known;
   try {
     const read = await engine.ask("readFiles", { files: await readFiles(files, most) });
     const taken = new Set(shelf.value.map(({ id }) => id));
@@ -109,46 +107,26 @@ async function open(files: readonly File[]): Promise<void> {
   }
 }
 
-/** The program that does what the page does with the present settings. */
-function program(): string {
-  const { r, alpha, targets, learningRate, steps } = training.value;
-  const list = targets.map((path) => JSON.stringify(path)).join(", ");
-  return `import { readFile, writeFile } from "node:fs/promises";
-import {
-  attachLora, batchesOf, createSession, readModel, tensor, train, writeAdapter,
-} from "lowrank";
-
-const base = readModel(await readFile("base.onnx"));
-
-// Your digits: 784 pixels each, (pixel / 255 - 0.1307) / 0.3081, and what they are.
-const count = 20;
-const examples = {
-  inputs: { x: tensor("float32", [count, 784], new Float32Array(count * 784)) },
-  labels: tensor("int64", [count], new BigInt64Array(count)),
-};
-
-const adapted = attachLora(base, {
-  r: ${r},
-  loraAlpha: ${alpha},
-  targetModules: [${list}],
+/** What the page just did, or would do with the settings that are there. */
+const lesson: ReadonlySignal<TrainingRequest> = computed(() => {
+  const done = run.value;
+  if (done !== null && done.state !== "running") return done.request;
+  return requestOf();
 });
-const { adapter, history } = await train(adapted, batchesOf(examples, { batchSize: 16 }), {
-  steps: ${steps},
-  learningRate: ${learningRate},
-});
-console.log(\`loss \${history.losses.at(0)} -> \${history.losses.at(-1)}\`);
 
-for (const [name, bytes] of writeAdapter(adapter)) await writeFile(name, bytes);
-
-const session = await createSession(adapted);
-const outputs = await session.run({ x: examples.inputs.x }, { adapter });
-console.log(outputs.get("logits")?.dims);
-`;
+/** Its examples, which the program reads from beside it. */
+async function takeExamples(): Promise<void> {
+  try {
+    const { examples, labels } = lesson.value;
+    save("examples.safetensors", await engine.ask("packExamples", { examples, labels }));
+  } catch (error) {
+    report(error);
+  }
 }
 
 function Snippet() {
   const said = useSignal("");
-  const text = program();
+  const text = program(lesson.value);
   const copy = (): void => {
     navigator.clipboard.writeText(text).then(
       () => {
@@ -166,10 +144,17 @@ function Snippet() {
         <span class="note" role="status">
           {said.value}
         </span>
-        <button type="button" class="quiet" onClick={copy}>
+        <button type="button" onClick={copy}>
           Copy
         </button>
       </div>
+      <p class="note">
+        It reads two files beside it and trains the same adapter: <code>base.onnx</code>, from above, and{" "}
+        <button type="button" class="inline" onClick={() => void takeExamples()}>
+          examples.safetensors
+        </button>
+        , {lesson.value.examples.labels.length} of your examples. Then: <code>npm install lowrank</code>.
+      </p>
       <section class="snippet" tabIndex={0} aria-labelledby="snippet-title">
         <pre>
           <code>{text}</code>

@@ -20,6 +20,11 @@ export function decimal(value: number, digits = 2): string {
   return value.toFixed(digits).replace("-", "\u2212");
 }
 
+/** As `decimal`, with its sign. */
+export function signed(value: number, digits = 2): string {
+  return `${value < 0 ? "" : "+"}${decimal(value, digits)}`;
+}
+
 /** Softmax: logits as shares of confidence. */
 export function shares(logits: ArrayLike<number>): number[] {
   const values = Array.from(logits);

@@ -5,9 +5,10 @@ import { type Base, loadBase } from "./base.ts";
 import { fetchKept } from "./fetch.ts";
 import { measure, ranks } from "./measuring.ts";
 import { adapterOf, infoOf, Shelf } from "./mix.ts";
-import { layerPicture, trace } from "./picture.ts";
+import { layerPicture } from "./picture.ts";
 import { Runner, type Where } from "./runner.ts";
 import { serve } from "./serve.ts";
+import { cell, trace } from "./trace.ts";
 
 interface Opening {
   readonly base: Base;
@@ -69,7 +70,12 @@ serve({
     return { base, adapted, ms: performance.now() - begun };
   },
   picture: async ({ mix, layer }) => layerPicture((await opened()).base.model, shelf.mix(mix).adapter, layer),
-  trace: async ({ mix, pixels }) => trace((await opened()).base.model, shelf.mix(mix).adapter, pixels),
+  trace: async ({ mix, pixels }) => {
+    const { model } = (await opened()).base;
+    const whole = shelf.mix({ ...mix, rank: null }).adapter;
+    const parts = mix.parts.map((part) => shelf.mix({ ...mix, parts: [part], rank: null }).adapter);
+    return trace(model, { adapter: shelf.mix(mix).adapter, whole, parts }, pixels);
+  },
   measure: async ({ mix, examples }, _tell, pause) => {
     const { base, runner } = await opened();
     return measure(base, runner, shelf.mix(mix).adapter, examples, pause);
@@ -78,11 +84,18 @@ serve({
     const { base, runner } = await opened();
     return ranks(base, runner, shelf, mix, examples, pause);
   },
+  cell: async ({ mix, layer, at, pixels }) =>
+    cell((await opened()).base.model, shelf.mix(mix).adapter, { layer, at, pixels }),
   export: async ({ mix, kind }) => {
     const [{ base }, { exported }] = await Promise.all([opened(), import("./files.ts")]);
     return exported(kind, base, shelf.mix(mix));
   },
-  inspect: async ({ bytes, r, targets }) => (await import("./inspection.ts")).inspect(bytes, r, targets),
+  packExamples: async (collection) => {
+    const [{ base }, { packExamples }] = await Promise.all([opened(), import("./files.ts")]);
+    return packExamples(collection, base);
+  },
+  readExamples: async ({ name, bytes }) => (await import("./files.ts")).readExamples(bytes, name),
+  inspect: async ({ file, r, targets }) => (await import("./inspection.ts")).inspect(file, r, targets),
   train: async (request, tell) => {
     const [{ base, session }, { teach }] = await Promise.all([opened(), import("./training.ts")]);
     training = new AbortController();
