@@ -133,7 +133,7 @@ describe("the playground", () => {
     const { page, complaints } = await enter();
     await page.getByRole("button", { name: /Take 20 misread/ }).click();
     const said = await train(page);
-    const [own, kept] = [...said.matchAll(/(\d+) %/g)].map((found) => Number(found[1]));
+    const [own, kept] = [...said.matchAll(/(\d+)\s%/g)].map((found) => Number(found[1]));
     expect(own, said).toBeGreaterThan(90);
     expect(kept, said).toBeGreaterThan(80);
     expect(said).toMatch(/Done after 40 steps/);

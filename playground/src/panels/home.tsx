@@ -97,8 +97,11 @@ async function open(dropped: readonly File[]): Promise<void> {
   try {
     const read = await engine.ask("readFiles", { files: await readFiles(files, most) });
     const taken = new Set(shelf.value.map(({ id }) => id));
-    const id = Array.from({ length: 1000 }, (_, index) => `file-${index + 1}`).find((name) => !taken.has(name))!;
-    const name = files[0]!.name.replace(/\.(zip|onnx_adapter|json|safetensors)$/, "");
+    const number = Array.from({ length: 1000 }, (_, index) => index + 1).find((own) => !taken.has(`file-${own}`))!;
+    const id = `file-${number}`;
+    const file = files[0]!.name.replace(/\.(zip|onnx_adapter|json|safetensors)$/, "");
+    // All of PEFT's adapters have files of the same names.
+    const name = /^adapter(_config|_model)?$/.test(file) ? `Opened ${number}` : file;
     const { info } = await addToShelf({ id, name, note: "from a file", files: read });
     choose(id);
     notice.value = { kind: "info", text: `${name}: rank ${info.r}, on ${info.targets.join(", ")}. It is switched on.` };

@@ -54,6 +54,7 @@ export function YourModel(): VNode {
       {fault.value !== null && (
         <p class="fault" role="alert">
           {fault.value}
+          {"\n"}Save the model again as ONNX, whole, and drop that file here.
         </p>
       )}
       {inspection.value !== null && asked.value !== null && <Result said={inspection.value} file={asked.value} />}

@@ -5,7 +5,8 @@ export function count(value: number): string {
 }
 
 export function percent(share: number, digits = 0): string {
-  return `${(100 * share).toFixed(digits)} %`;
+  // Held together by a space that does not break.
+  return `${(100 * share).toFixed(digits)}\u00a0%`;
 }
 
 export function size(bytes: number): string {

@@ -1,5 +1,6 @@
 // A worker of the page: the runtime, the base and the adapters live here. The page starts one for predictions and measurements,
 // and a second when something is taught, so that predictions go on meanwhile. What only a press of a button needs is loaded then.
+import { LowrankError } from "lowrank";
 import type { Opened } from "../protocol.ts";
 import { type Base, loadBase } from "./base.ts";
 import { fetchKept } from "./fetch.ts";
@@ -22,6 +23,15 @@ let training: AbortController | undefined;
 /** The base's logits for the digit that was last asked for. */
 let read: { readonly key: string; readonly logits: Float32Array } | undefined;
 
+/** Says of an adapter that does not fit what does. */
+function refuse(error: unknown): never {
+  if (!(error instanceof LowrankError)) throw error;
+  throw new LowrankError(
+    "adapter",
+    `${error.message}\nThis page runs LoRA and rsLoRA on its base's fc1, fc2 and fc3; DoRA, trained biases, whole layers, and PiSSA's changed base run with the lowrank library.`,
+  );
+}
+
 function opened(): Promise<Opening> {
   if (opening === undefined) throw new Error("internal: the worker was asked before it was opened");
   return opening;
@@ -42,7 +52,7 @@ serve({
   load: async ({ id, files }) => {
     const { runner } = await opened();
     const adapter = adapterOf(files, "adapter");
-    await runner.check(adapter);
+    await runner.check(adapter).catch(refuse);
     shelf.put(id, adapter);
     return infoOf(adapter, files);
   },
