@@ -3,6 +3,7 @@ import { render } from "preact";
 import { App } from "./app.tsx";
 import { recall } from "./state/database.ts";
 import { lookForGpu } from "./state/device.ts";
+import { inspectAgain } from "./state/inspection.ts";
 import { keepState, listenToAddress, restore, restoreModel, restoreShelf } from "./state/persistence.ts";
 import { followAll, notice, open, opened, report } from "./state/store.ts";
 import { setTheme } from "./state/theme.ts";
@@ -17,11 +18,12 @@ async function start(): Promise<void> {
   await opening;
   if (opened.value === null) return;
   await restoreShelf();
+  const model = await restoreModel();
   followAll();
   keepState();
   listenToAddress();
   document.documentElement.dataset.state = "ready";
-  await restoreModel();
+  await inspectAgain(model);
   await lookForGpu();
 }
 

@@ -51,7 +51,22 @@ export function Bars(): VNode {
       <p class="speed" data-ms={current?.ms}>
         {current === null ? "Draw something to have it read." : `Read in ${current.ms.toFixed(1)} ms, in this page.`}
       </p>
+      {fits && <Softmax logits={current.adapted} names={own ?? digits} />}
     </section>
+  );
+}
+
+/** How scores become confidence, for what it reads. */
+function Softmax({ logits, names }: { logits: Float32Array; names: readonly string[] }) {
+  const at = largest([...logits]);
+  const sum = logits.reduce((total, score) => total + Math.exp(score), 0);
+  return (
+    <p class="formula">
+      <var>p</var> = e<sup>z</sup> / Σ e<sup>z</sup>
+      <span>
+        {names[at]}: e<sup>{decimal(logits[at]!)}</sup> / {sum.toPrecision(4)} = {percent(shares(logits)[at]!)}
+      </span>
+    </p>
   );
 }
 

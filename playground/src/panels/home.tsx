@@ -3,9 +3,22 @@
 import { computed, type ReadonlySignal, useSignal } from "@preact/signals";
 import type { VNode } from "preact";
 import type { ExportKind, TrainingRequest } from "../protocol.ts";
-import { addToShelf, choose, chosenMix, engine, notice, parts, report, shelf } from "../state/store.ts";
+import {
+  addToShelf,
+  choose,
+  chosenMix,
+  engine,
+  isOn,
+  labels,
+  notice,
+  parts,
+  prediction,
+  report,
+  shelf,
+} from "../state/store.ts";
 import { requestOf, run } from "../state/teaching.ts";
 import { Dropzone, readFiles } from "../ui/dropzone.tsx";
+import { decimal, largest } from "../ui/format.ts";
 import { save } from "../ui/save.ts";
 import { program } from "./program.ts";
 
@@ -39,6 +52,7 @@ export function TakeHome(): VNode {
         </p>
       </header>
       <Exports />
+      <MergedOnDigit />
       <Import />
       <Snippet />
     </section>
@@ -72,6 +86,23 @@ async function take(kind: ExportKind, file: string): Promise<void> {
   } catch (error) {
     report(error);
   }
+}
+
+/** Merging changes the form, not the answers. */
+function MergedOnDigit() {
+  const seen = prediction.value;
+  const name = labels.value;
+  if (seen === null || !isOn.value || parts.value.length === 0) return null;
+  const at = largest([...seen.adapted]);
+  return (
+    <p class="formula">
+      <var>W x</var> + <var>s B</var>(<var>A x</var>) = (<var>W</var> + <var>s B A</var>) <var>x</var>
+      <span>
+        On this digit, base and adapter give {name?.[at] ?? at} the score {decimal(seen.adapted[at]!)}; so does the
+        merged model, without an adapter beside it.
+      </span>
+    </p>
+  );
 }
 
 function Import() {
@@ -153,7 +184,12 @@ function Snippet() {
       </div>
       <p class="note">
         It reads two files beside it and trains the same adapter: <code>base.onnx</code>, from above, and{" "}
-        <button type="button" class="inline" onClick={() => void takeExamples()}>
+        <button
+          type="button"
+          class="inline"
+          disabled={lesson.value.examples.labels.length === 0}
+          onClick={() => void takeExamples()}
+        >
           examples.safetensors
         </button>
         , {lesson.value.examples.labels.length} of your examples. Then: <code>npm install lowrank</code>.

@@ -91,6 +91,13 @@ function Result({ said, file }: { said: Inspection; file: ModelFile }) {
           ))}
         </ul>
       )}
+      <p class="formula">
+        Σ <var>r</var> · (in + out)
+        <span>
+          over the {chosen} chosen {chosen === 1 ? "layer" : "layers"}, at rank {config.value.r}:{" "}
+          {count(said.adapterParameters)} numbers, {size(4 * said.adapterParameters)} in float32
+        </span>
+      </p>
       <div class="option-grid">
         <label class="field">
           <span class="field-title">Rank r</span>

@@ -24,7 +24,7 @@ import {
 const base = ${labels === null ? base : `withHead(${base}, { labels: ${JSON.stringify(labels)} })`};
 
 // The page's examples: images of 784 bytes, what they are${replay > 0 ? ", and the digits that are mixed in (replay)" : ""}.
-const { tensors } = readSafetensors(await readFile("examples.safetensors"));
+const { tensors } = readSafetensors(await readFile("examples.safetensors"), "examples.safetensors");
 const bytes = (name = "") => Uint8Array.from(tensors.get(name)?.data ?? [], Number);
 const images = [${replay > 0 ? `...bytes("own.images"), ...bytes("replay.images")` : `...bytes("own.images")`}];
 const labels = [${replay > 0 ? `...bytes("own.labels"), ...bytes("replay.labels")` : `...bytes("own.labels")`}];

@@ -5,7 +5,7 @@ import { isSymbolNames } from "../digit/examples.ts";
 import type { Files } from "../protocol.ts";
 import { defaults, readAddress, type SharedState, writeAddress } from "./address.ts";
 import { keep, recall } from "./database.ts";
-import { asConfig, asked, asModel, config, inspectAgain, inspection } from "./inspection.ts";
+import { asConfig, asked, asModel, config, inspection, type ModelFile } from "./inspection.ts";
 import {
   addToShelf,
   blend,
@@ -97,11 +97,11 @@ function current(): SharedState {
   };
 }
 
-/** The model that was opened last, if it was small enough to be kept. */
-export async function restoreModel(): Promise<void> {
+/** The model that was opened last, if it was small enough to be kept, and what was asked of it. */
+export async function restoreModel(): Promise<ModelFile | null> {
   const [file, settings] = [asModel(await recall("model")), asConfig(await recall("model config"))];
   if (settings !== null) config.value = settings;
-  await inspectAgain(file);
+  return file;
 }
 
 /** The adapters that came with the page, and those that were made or opened on an earlier visit. */
