@@ -144,6 +144,20 @@ describe("the playground, by hand", () => {
     expect(complaints).toEqual([]);
   });
 
+  it("takes one stop of the Tab key for all test digits, which arrows go through", async () => {
+    const { page, complaints } = await enter();
+    expect(await page.locator(".gallery [tabindex='0']").count()).toBe(1);
+    await page.locator(".gallery [tabindex='0']").focus();
+    for (const key of ["ArrowRight", "ArrowRight", "ArrowLeft", "Enter"]) await page.keyboard.press(key);
+    await waitUntil(page, `/d=m1(&|$)/.test(location.hash)`);
+    await page.keyboard.press("End");
+    await page.keyboard.press("Enter");
+    await waitUntil(page, `/d=k\\d+/.test(location.hash)`);
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate("document.activeElement.getAttribute('role')")).toBe("switch");
+    expect(complaints).toEqual([]);
+  });
+
   it("leads through in five steps that each do something", async () => {
     const { page, complaints } = await enter();
     const tour = page.getByRole("navigation", { name: "Two minutes" });

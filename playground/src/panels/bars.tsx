@@ -1,6 +1,6 @@
 // Ten bars of confidence, base and adapted side by side, and the one sentence that says what is going on.
 import type { VNode } from "preact";
-import { composed, isOn, labels, mix, opened, parts, prediction, shelf, truth } from "../state/store.ts";
+import { composed, isOn, labels, mix, opened, parts, pixels, prediction, shelf, truth } from "../state/store.ts";
 import { count, decimal, largest, percent, shares } from "../ui/format.ts";
 
 const digits: readonly string[] = Array.from({ length: 10 }, (_, digit) => String(digit));
@@ -49,7 +49,8 @@ export function Bars(): VNode {
         />
       )}
       <p class="speed" data-ms={current?.ms}>
-        {current === null ? "Draw something to have it read." : `Read in ${current.ms.toFixed(1)} ms, in this page.`}
+        {current !== null && `Read in ${current.ms.toFixed(1)} ms, in this page.`}
+        {current === null && (pixels.value === null ? "Draw something to have it read." : "Reading …")}
       </p>
       {fits && <Softmax logits={current.adapted} names={own ?? digits} />}
     </section>
@@ -134,7 +135,13 @@ export function Sentence(): VNode {
   const [about, current, mixed] = [opened.value, prediction.value, composed.value];
   if (about === null) return <p class="sentence" />;
   const frozen = `The base, ${count(about.parameters)} frozen weights,`;
-  if (current === null) return <p class="sentence">{frozen} waits for a digit: draw one.</p>;
+  if (current === null) {
+    return (
+      <p class="sentence">
+        {frozen} {pixels.value === null ? "waits for a digit: draw one." : "reads the digit on the board …"}
+      </p>
+    );
+  }
   const base = shares(current.base);
   const read = largest(base);
   const before = (

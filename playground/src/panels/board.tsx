@@ -11,6 +11,7 @@ import { labels, opened, pixels, prediction, report, subject, truth } from "../s
 import { theme } from "../state/theme.ts";
 import { largest, percent, shares } from "../ui/format.ts";
 import { DigitCanvas } from "../ui/picture.tsx";
+import { roam } from "../ui/roam.ts";
 
 /** Points nearer than this, in pixels of the grid, are one. */
 const nearest = 0.35;
@@ -230,18 +231,25 @@ function Gallery() {
     ...kept.map((index) => ({ set: "kept" as const, index })),
   ];
   const current = subject.value;
+  const chosen =
+    current.kind === "digit"
+      ? choices.findIndex(({ set, index }) => set === current.set && index === current.index)
+      : -1;
   return (
     <div class="gallery-box">
-      <h3 id="gallery-title">Test digits, misread ones first</h3>
-      <ul class="gallery" aria-labelledby="gallery-title">
-        {choices.map(({ set, index }) => {
+      <h3 id="gallery-title">
+        Test digits, misread ones first<span class="visually-hidden">; arrow keys go through them</span>
+      </h3>
+      <ul class="gallery" aria-labelledby="gallery-title" onKeyDown={roam}>
+        {choices.map(({ set, index }, at) => {
           const digits = both[set];
-          const isChosen = current.kind === "digit" && current.set === set && current.index === index;
+          const isChosen = at === chosen;
           return (
             <li key={`${set}${index}`}>
               <button
                 type="button"
                 class="thumb"
+                tabIndex={at === Math.max(0, chosen) ? 0 : -1}
                 aria-pressed={isChosen}
                 aria-label={`${set === "misread" ? "Misread" : "Kept"} test digit ${index + 1}, a ${digits.labels[index]}`}
                 onClick={() => {

@@ -7,6 +7,7 @@ import { type Example, engine, examples, mode, notice, opened, pixels, report, s
 import { requestOf } from "../state/teaching.ts";
 import { readFiles } from "../ui/dropzone.tsx";
 import { DigitCanvas } from "../ui/picture.tsx";
+import { roam } from "../ui/roam.ts";
 import { save } from "../ui/save.ts";
 
 const digitNames: readonly string[] = Array.from({ length: 10 }, (_, digit) => String(digit));
@@ -174,12 +175,13 @@ export function Collected(): VNode {
         </div>
       </div>
       {own.length > 0 && (
-        <ul class="thumbs" aria-labelledby="collected-title">
+        <ul class="thumbs" aria-labelledby="collected-title" onKeyDown={roam}>
           {own.map((example, at) => (
             <li key={at}>
               <button
                 type="button"
                 class="thumb"
+                tabIndex={at === 0 ? 0 : -1}
                 title="Remove"
                 aria-label={`Remove example ${at + 1}, a ${names[example.label]}`}
                 onClick={() => remove(at)}

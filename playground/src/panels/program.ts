@@ -1,7 +1,7 @@
 // The TypeScript program that does what the page did: the same examples, settings, batches and order, over the same base.
 import type { TrainingSettings } from "../protocol.ts";
 
-export interface Lesson {
+interface Lesson {
   readonly settings: TrainingSettings;
   /** Names of one's own symbols; null where digits were taught. */
   readonly labels: readonly string[] | null;

@@ -72,7 +72,7 @@ export async function teach(
   const evaluation: NonNullable<TrainOptions["evaluation"]> = {
     sets: { own: [batchOf(examples)], ...(kept !== null && { kept: [batchOf(kept)] }) },
     metrics: { accuracy: accuracy() },
-    every: { steps: Math.max(5, Math.round(settings.steps / 4)) },
+    every: { steps: Math.min(25, Math.max(5, Math.round(settings.steps / 4))) },
     atStart: true,
   };
   const { adapter, history } = await train(adapted, mixedBatches(examples, replay, settings), {
