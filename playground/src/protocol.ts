@@ -62,6 +62,8 @@ export interface Opened {
 export interface AdapterInfo {
   readonly r: number;
   readonly alpha: number;
+  /** Scaled by alpha / sqrt(r) instead of alpha / r. */
+  readonly isRslora: boolean;
   readonly targets: readonly string[];
   /** Values in A and B, and in a head of its own. */
   readonly parameters: number;

@@ -174,16 +174,18 @@ function StrengthOnDigit() {
   const info = shelf.value.find(({ id }) => id === first?.id)?.info;
   const seen = prediction.value;
   if (info === undefined) return null;
-  const { r, alpha, labels } = info;
+  const { r, alpha, isRslora, labels } = info;
+  const strong = strength.value * first!.weight;
   const at = seen === null ? -1 : (truth.value ?? largest(shares(seen.adapted)));
-  const isComparable = seen !== null && labels === null && at >= 0 && isOn.value;
+  const isComparable = seen !== null && labels === null && seen.adapted.length === 10 && isOn.value;
   return (
     <p class="formula">
-      <var>s</var> = k <var>α</var> / <var>r</var>
+      <var>s</var> = k <var>α</var> / {isRslora && "√"}
+      <var>r</var>
       {others.length === 0 && (
         <span>
-          {decimal(strength.value * first!.weight)} · {decimal(alpha, 0)} / {r} ={" "}
-          {decimal((strength.value * first!.weight * alpha) / r)}
+          {decimal(strong)} · {decimal(alpha, Number.isInteger(alpha) ? 0 : 2)} / {isRslora && "√"}
+          {r} = {decimal((strong * alpha) / (isRslora ? Math.sqrt(r) : r))}
         </span>
       )}
       {isComparable && (
