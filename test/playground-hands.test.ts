@@ -42,7 +42,8 @@ const one: readonly (readonly [number, number])[] = [
   [0.45, 0.85],
 ];
 
-describe("the playground, by hand", () => {
+// A browser that trains, on a machine that may be busy with other tests.
+describe("the playground, by hand", { timeout: 180_000 }, () => {
   let browser: Browser | string = "not started";
   let site: Served;
   let open: Visit | undefined;

@@ -46,7 +46,8 @@ const tolerance = 1e-4;
 const peft = join(root, "test", "fixtures", "playground", "peft");
 const folder = temporaryFolder();
 
-describe("the playground", () => {
+// A browser that trains, on a machine that may be busy with other tests.
+describe("the playground", { timeout: 180_000 }, () => {
   let browser: Browser | string = "not started";
   let site: Served;
   let open: Visit | undefined;
