@@ -20,6 +20,11 @@ const { servePlayground } = await import("./playground/serve.js");
 const folder = await buildPlayground({ tell: (line) => console.error(line) });
 if (values.build) console.log(folder);
 else {
-  const { origin } = await servePlayground(folder, { port });
+  const { origin } = await servePlayground(folder, { port }).catch((error) => {
+    console.error(
+      `--port ${port}: ${error.code === "EADDRINUSE" ? "another program listens there" : error.message}; name another, or none for a free one`,
+    );
+    process.exit(2);
+  });
   console.log(`The playground is at ${origin}/ (Ctrl+C ends it)`);
 }

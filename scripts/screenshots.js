@@ -52,6 +52,7 @@ try {
   for (const { name, viewport, colorScheme, hash = "", act, at } of shots) {
     const context = await browser.newContext({ viewport, colorScheme, reducedMotion: "reduce" });
     const page = await context.newPage();
+    page.setDefaultTimeout(180_000);
     await page.goto(`${origin}/${hash}`);
     await page.waitForSelector("html[data-state=ready]");
     await page.waitForSelector(".equation .matrix");

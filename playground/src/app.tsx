@@ -1,13 +1,17 @@
 // The page: the board with what it reads on one side, which stays in sight, and the five chapters on the other.
 import type { VNode } from "preact";
+import { jump } from "./jump.ts";
 import { Bars, Sentence } from "./panels/bars.tsx";
 import { Board } from "./panels/board.tsx";
 import { TakeHome } from "./panels/home.tsx";
 import { YourModel } from "./panels/model.tsx";
 import { See } from "./panels/see.tsx";
 import { Teach } from "./panels/teach.tsx";
+import { Tour } from "./panels/tour.tsx";
 import { Understand } from "./panels/understand.tsx";
+import type { Device } from "./protocol.ts";
 import { keep } from "./state/database.ts";
+import { hasGpu, useDevice } from "./state/device.ts";
 import { notice, opened, status } from "./state/store.ts";
 import { theme, toggleTheme } from "./state/theme.ts";
 import { size } from "./ui/format.ts";
@@ -23,7 +27,7 @@ const chapters: readonly (readonly [id: string, name: string])[] = [
 export function App(): VNode {
   return (
     <>
-      <button type="button" class="skip" onClick={(event) => jump(event, "see")}>
+      <button type="button" class="skip" onClick={(event) => follow(event, "see")}>
         Skip to the chapters
       </button>
       <Top />
@@ -33,8 +37,9 @@ export function App(): VNode {
             A few thousand numbers teach a network <em>your</em> hand
           </h1>
           <div role="status" aria-live="polite" aria-atomic="true">
-            <Sentence />
+            {status.value.kind === "ready" ? <Sentence /> : <Loading />}
           </div>
+          <Tour />
         </div>
         <div class="columns">
           <div class="instrument">
@@ -42,7 +47,6 @@ export function App(): VNode {
             <Bars />
           </div>
           <div class="chapters">
-            <Loading />
             <See />
             <Teach />
             <Understand />
@@ -57,15 +61,10 @@ export function App(): VNode {
   );
 }
 
-/** The address holds the page's state, so that links within the page must not touch it. */
-function jump(event: Event, id: string): void {
+/** A link within the page, or a button that does the same. */
+function follow(event: Event, id: string): void {
   event.preventDefault();
-  const title = document.getElementById(`${id}-title`);
-  if (title === null) return;
-  const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  document.getElementById(id)?.scrollIntoView({ behavior: isStill ? "auto" : "smooth", block: "start" });
-  title.tabIndex = -1;
-  title.focus({ preventScroll: true });
+  jump(id);
 }
 
 function Top() {
@@ -76,7 +75,7 @@ function Top() {
       </p>
       <nav aria-label="Chapters">
         {chapters.map(([id, name]) => (
-          <a key={id} href={`#${id}`} onClick={(event) => jump(event, id)}>
+          <a key={id} href={`#${id}`} onClick={(event) => follow(event, id)}>
             {name}
           </a>
         ))}
@@ -90,7 +89,6 @@ function Top() {
 
 function Loading() {
   const current = status.value;
-  if (current.kind === "ready") return null;
   if (current.kind === "failed") {
     return (
       <p class="fault" role="alert">
@@ -98,11 +96,12 @@ function Loading() {
       </p>
     );
   }
-  const { progress } = current;
+  const progress = current.kind === "loading" ? current.progress : null;
   return (
-    <div class="loading" role="status">
+    <div class="sentence">
       <p>
-        {progress === null ? "Starting …" : `Fetching the base, ${size(progress.loaded)} of ${size(progress.total)} …`}
+        Fetching a small network that reads digits
+        {progress === null ? "" : `, ${size(progress.loaded)} of ${size(progress.total)}`} …
       </p>
       <progress aria-label="Fetching the base" max={progress?.total ?? 1} value={progress?.loaded} />
     </div>
@@ -146,10 +145,20 @@ function Foot() {
           {about.device === "webgpu"
             ? "WebGPU"
             : `WebAssembly, ${about.threads} ${about.threads === 1 ? "thread" : "threads"}`}
-          .
+          . {hasGpu.value && <OtherDevice now={about.device} />}
         </p>
       )}
     </footer>
+  );
+}
+
+/** Small networks gain little by a GPU; whoever has one can see that for themselves. */
+function OtherDevice({ now }: { now: Device }) {
+  const other: Device = now === "webgpu" ? "wasm" : "webgpu";
+  return (
+    <button type="button" class="inline" onClick={() => useDevice(other)}>
+      Use {other === "webgpu" ? "WebGPU" : "WebAssembly"} instead
+    </button>
   );
 }
 

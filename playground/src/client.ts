@@ -25,6 +25,8 @@ export interface Client {
     argument: Methods[M]["argument"],
     tell?: (progress: Methods[M]["progress"]) => void,
   ): Promise<Methods[M]["answer"]>;
+  /** Ends the worker; what it was asked is never answered. */
+  end(): void;
 }
 
 /** Starts a worker. `role` tells people who look at the browser's list of threads what it is for. */
@@ -44,18 +46,24 @@ export function startWorker(role: string, device: Device): Client {
     if (data.kind === "answer") asked.resolve(data.value);
     else asked.reject(new WorkerError(data.failure));
   });
+  let broken: WorkerError | undefined;
   worker.addEventListener("error", (event) => {
-    const error = new WorkerError({ code: "worker", message: event.message || "the worker could not be started" });
-    for (const { reject } of pending.values()) reject(error);
+    broken = new WorkerError({
+      code: "internal",
+      message: event.message || "A part of the page could not be started.",
+    });
+    for (const { reject } of pending.values()) reject(broken);
     pending.clear();
   });
   return {
+    end: () => worker.terminate(),
     ask: <M extends Method>(
       method: M,
       argument: Methods[M]["argument"],
       tell?: (progress: Methods[M]["progress"]) => void,
     ) =>
       new Promise<Methods[M]["answer"]>((resolve, reject) => {
+        if (broken !== undefined) return reject(broken);
         const id = count++;
         pending.set(id, {
           resolve: resolve as (value: unknown) => void,

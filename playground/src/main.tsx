@@ -2,7 +2,9 @@
 import { render } from "preact";
 import { App } from "./app.tsx";
 import { recall } from "./state/database.ts";
-import { keepState, listenToAddress, restore, restoreShelf } from "./state/persistence.ts";
+import { lookForGpu } from "./state/device.ts";
+import { inspectAgain } from "./state/inspection.ts";
+import { keepState, listenToAddress, restore, restoreModel, restoreShelf } from "./state/persistence.ts";
 import { followAll, notice, open, opened, report } from "./state/store.ts";
 import { setTheme } from "./state/theme.ts";
 
@@ -10,16 +12,19 @@ async function start(): Promise<void> {
   const opening = open();
   const theme = await recall("theme");
   if (theme === "light" || theme === "dark") setTheme(theme);
-  await restore();
+  await restore().catch(report);
   render(<App />, document.getElementById("app")!);
   document.documentElement.dataset.state = "drawn";
   await opening;
   if (opened.value === null) return;
   await restoreShelf();
+  const model = await restoreModel();
   followAll();
   keepState();
   listenToAddress();
   document.documentElement.dataset.state = "ready";
+  await inspectAgain(model);
+  await lookForGpu();
 }
 
 addEventListener("unhandledrejection", ({ reason }) => report(reason));

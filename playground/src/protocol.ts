@@ -62,6 +62,8 @@ export interface Opened {
 export interface AdapterInfo {
   readonly r: number;
   readonly alpha: number;
+  /** Scaled by alpha / sqrt(r) instead of alpha / r. */
+  readonly isRslora: boolean;
   readonly targets: readonly string[];
   /** Values in A and B, and in a head of its own. */
   readonly parameters: number;
@@ -128,8 +130,33 @@ export interface Trace {
   readonly unit: number;
   readonly wx: number;
   readonly update: number;
+  /** What each part of the mix adds to that unit, before a rank is cut. */
+  readonly parts: readonly number[];
+  /** |s B A x| of the first layer: as it runs, and with all its directions. */
+  readonly lengths: { readonly kept: number; readonly whole: number };
   /** The rows of A of the first layer, as 28 x 28 pictures. */
   readonly rows: readonly Picture[];
+}
+
+/** One place of a layer's matrices, and what this digit makes of its row. */
+export interface Cell {
+  readonly path: string;
+  readonly row: number;
+  readonly column: number;
+  /** W there, and the row of B and column of A that meet there. */
+  readonly w: number;
+  readonly b: readonly number[];
+  readonly a: readonly number[];
+  readonly scale: number;
+  /** What the layer gets of the digit in that column, and the whole row on it: W x + b, and s B A x. Null without a digit. */
+  readonly digit: { readonly x: number; readonly wx: number; readonly update: number } | null;
+}
+
+/** What people collected, as it is kept in a file. */
+export interface Collection {
+  readonly examples: Examples;
+  /** Names of one's own symbols; null for digits. */
+  readonly labels: readonly string[] | null;
 }
 
 export interface Measured {
@@ -171,6 +198,13 @@ export interface TrainingRequest {
   readonly labels: readonly string[] | null;
   /** A checkpoint's bytes, to go on from. */
   readonly resume: Uint8Array | null;
+}
+
+/** A run's state, so that it can go on after a reload. */
+export interface SavedProgress {
+  readonly kind: "saved";
+  readonly step: number;
+  readonly checkpoint: Uint8Array;
 }
 
 export interface TrainingProgress {
@@ -236,13 +270,31 @@ export interface Methods {
     answer: readonly RankPoint[];
     progress: never;
   };
+  /** A place of a layer; row and column null for the unit that the update moves most and the input that weighs most there. */
+  cell: {
+    argument: {
+      readonly mix: Mix;
+      readonly layer: string;
+      readonly at: { readonly row: number; readonly column: number } | null;
+      readonly pixels: Uint8Array | null;
+    };
+    answer: Cell;
+    progress: never;
+  };
   export: { argument: { readonly mix: Mix; readonly kind: ExportKind }; answer: Uint8Array; progress: never };
+  /** Examples as a file, with the digits that are mixed in; and back. */
+  packExamples: { argument: Collection; answer: Uint8Array; progress: never };
+  readExamples: {
+    argument: { readonly name: string; readonly bytes: Uint8Array };
+    answer: Collection;
+    progress: never;
+  };
   inspect: {
-    argument: { readonly bytes: Uint8Array; readonly r: number; readonly targets: string };
+    argument: { readonly file: Blob; readonly r: number; readonly targets: string };
     answer: Inspection;
     progress: never;
   };
-  train: { argument: TrainingRequest; answer: TrainingResult; progress: TrainingProgress };
+  train: { argument: TrainingRequest; answer: TrainingResult; progress: TrainingProgress | SavedProgress };
   stop: { argument: null; answer: null; progress: never };
 }
 

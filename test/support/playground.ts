@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import axe from "axe-core";
+import { type Adapter, attachLora, createSession, type Model, tensor } from "lowrank";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { root } from "./folders.ts";
 
@@ -150,6 +151,35 @@ export async function give(page: Page, label: string, files: Readonly<Record<str
     buffer: Buffer.from(bytes),
   }));
   await page.getByLabel(label).setInputFiles(payload);
+}
+
+/** Drops files on what the selector finds, as a hand with a mouse does. */
+export async function drop(page: Page, selector: string, files: Readonly<Record<string, Uint8Array>>): Promise<void> {
+  const list = Object.entries(files).map(([name, bytes]) => ({ name, text: Buffer.from(bytes).toString("base64") }));
+  const transfer = await page.evaluateHandle(
+    `(() => { const transfer = new DataTransfer();
+      for (const { name, text } of ${JSON.stringify(list)}) {
+        transfer.items.add(new File([Uint8Array.from(atob(text), (one) => one.charCodeAt(0))], name));
+      }
+      return transfer; })()`,
+  );
+  await page.dispatchEvent(selector, "dragover", { dataTransfer: transfer });
+  await page.dispatchEvent(selector, "drop", { dataTransfer: transfer });
+}
+
+/** What the page's digit gives in Node.js: logits [10]. Without `adapter`, the model is run as it is. */
+export async function logitsInNode(model: Model, pixels: Uint8Array, adapter?: Adapter | null): Promise<number[]> {
+  const x = tensor(
+    "float32",
+    [1, 784],
+    Float32Array.from(pixels, (byte) => (byte / 255 - 0.1307) / 0.3081),
+  );
+  const session = await createSession(
+    adapter === undefined ? model : attachLora(model, { targetModules: ["fc1", "fc2", "fc3"] }),
+  );
+  const [output] = (await session.run({ x }, { adapter: adapter ?? null })).values();
+  await session.dispose();
+  return [...(output!.data as Float32Array)];
 }
 
 /** Trains, and waits until it is done. Returns what the page says of it. */

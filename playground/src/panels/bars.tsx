@@ -1,6 +1,6 @@
 // Ten bars of confidence, base and adapted side by side, and the one sentence that says what is going on.
 import type { VNode } from "preact";
-import { composed, isOn, labels, mix, opened, parts, prediction, shelf, truth } from "../state/store.ts";
+import { composed, isOn, labels, mix, opened, parts, pixels, prediction, shelf, truth } from "../state/store.ts";
 import { count, decimal, largest, percent, shares } from "../ui/format.ts";
 
 const digits: readonly string[] = Array.from({ length: 10 }, (_, digit) => String(digit));
@@ -49,9 +49,25 @@ export function Bars(): VNode {
         />
       )}
       <p class="speed" data-ms={current?.ms}>
-        {current === null ? "Draw something to have it read." : `Read in ${current.ms.toFixed(1)} ms, in this page.`}
+        {current !== null && `Read in ${current.ms.toFixed(1)} ms, in this page.`}
+        {current === null && (pixels.value === null ? "Draw something to have it read." : "Reading …")}
       </p>
+      {fits && <Softmax logits={current.adapted} names={own ?? digits} />}
     </section>
+  );
+}
+
+/** How scores become confidence, for what it reads. */
+function Softmax({ logits, names }: { logits: Float32Array; names: readonly string[] }) {
+  const at = largest([...logits]);
+  const sum = logits.reduce((total, score) => total + Math.exp(score), 0);
+  return (
+    <p class="formula">
+      <var>p</var> = e<sup>z</sup> / Σ e<sup>z</sup>
+      <span>
+        {names[at]}: e<sup>{decimal(logits[at]!)}</sup> / {sum.toPrecision(4)} = {percent(shares(logits)[at]!)}
+      </span>
+    </p>
   );
 }
 
@@ -117,9 +133,15 @@ function Bar({ kind, share, logit, isBest }: BarProps) {
 /** What is going on, in one sentence. */
 export function Sentence(): VNode {
   const [about, current, mixed] = [opened.value, prediction.value, composed.value];
-  if (about === null) return <p class="sentence">Fetching a small network that reads digits …</p>;
+  if (about === null) return <p class="sentence" />;
   const frozen = `The base, ${count(about.parameters)} frozen weights,`;
-  if (current === null) return <p class="sentence">{frozen} waits for a digit: draw one.</p>;
+  if (current === null) {
+    return (
+      <p class="sentence">
+        {frozen} {pixels.value === null ? "waits for a digit: draw one." : "reads the digit on the board …"}
+      </p>
+    );
+  }
   const base = shares(current.base);
   const read = largest(base);
   const before = (
@@ -139,13 +161,12 @@ export function Sentence(): VNode {
   const adapted = shares(current.adapted);
   const after = largest(adapted);
   const [only, ...others] = mix.value.parts.map(({ id }) => shelf.value.find((item) => item.id === id)?.name ?? id);
-  const whose = others.length === 0 ? `“${only}”` : `${others.length + 1} adapters`;
+  const whose = others.length === 0 ? `the adapter “${only}”` : `${others.length + 1} adapters`;
   const isMended = truth.value !== null && read !== truth.value && after === truth.value && own === null;
   return (
     <p class="sentence">
-      {before}; add {whose}, {count(mixed.parameters)} trained numbers (
-      {percent(mixed.parameters / about.parameters, 2)} of that), and it reads{" "}
-      <b class="accent-text">{own?.[after] ?? after}</b> ({percent(adapted[after]!)})
+      {before}. Add {whose}, {count(mixed.parameters)} numbers more ({percent(mixed.parameters / about.parameters, 2)}),
+      and it reads <b class="accent-text">{own?.[after] ?? after}</b> ({percent(adapted[after]!)})
       {isMended ? ", which is what was meant." : "."}
     </p>
   );

@@ -7,9 +7,11 @@ import { pixelCount, side } from "../digit/bytes.ts";
 import type { Point, Stroke } from "../digit/drawing.ts";
 import { digitOfFile } from "../digit/photo.ts";
 import { fourBits, quantized } from "../state/address.ts";
-import { opened, pixels, report, subject, truth } from "../state/store.ts";
+import { labels, opened, pixels, prediction, report, subject, truth } from "../state/store.ts";
 import { theme } from "../state/theme.ts";
+import { largest, percent, shares } from "../ui/format.ts";
 import { DigitCanvas } from "../ui/picture.tsx";
+import { roam } from "../ui/roam.ts";
 
 /** Points nearer than this, in pixels of the grid, are one. */
 const nearest = 0.35;
@@ -104,6 +106,7 @@ export function Board(): VNode {
       <div class="board-head">
         <h2 id="board-title">Draw a digit</h2>
         {truth.value !== null && <p class="truth">meant as {truth.value}</p>}
+        <Readout />
       </div>
       <div class="canvas-frame">
         <canvas
@@ -153,6 +156,21 @@ export function Board(): VNode {
       </div>
       <Gallery />
     </section>
+  );
+}
+
+/** What it reads, beside the board, where the bars are out of sight: on a phone. Screen readers have the sentence. */
+function Readout() {
+  const seen = prediction.value;
+  if (seen === null) return null;
+  const names = labels.value;
+  const [base, adapted] = [shares(seen.base), shares(seen.adapted)];
+  const [read, after] = [largest(base), largest(adapted)];
+  return (
+    <p class="readout" aria-hidden="true">
+      <b class="base-text">{read}</b> {percent(base[read]!)} → <b class="accent-text">{names?.[after] ?? after}</b>{" "}
+      {percent(adapted[after]!)}
+    </p>
   );
 }
 
@@ -206,25 +224,32 @@ function paint(canvas: HTMLCanvasElement, cursor: Point | null, isPenDown: boole
 /** The misread ones first, then one of each digit that is kept for measuring. */
 function Gallery() {
   const both = opened.value;
-  if (both === null) return null;
+  if (both === null) return <div class="gallery-box" />;
   const kept = Array.from({ length: 10 }, (_, digit) => both.kept.labels.indexOf(digit)).filter((at) => at >= 0);
   const choices = [
     ...Array.from(both.misread.labels, (_, index) => ({ set: "misread" as const, index })),
     ...kept.map((index) => ({ set: "kept" as const, index })),
   ];
   const current = subject.value;
+  const chosen =
+    current.kind === "digit"
+      ? choices.findIndex(({ set, index }) => set === current.set && index === current.index)
+      : -1;
   return (
     <div class="gallery-box">
-      <h3 id="gallery-title">Test digits, misread ones first</h3>
-      <ul class="gallery" aria-labelledby="gallery-title">
-        {choices.map(({ set, index }) => {
+      <h3 id="gallery-title">
+        Test digits, misread ones first<span class="visually-hidden">; arrow keys go through them</span>
+      </h3>
+      <ul class="gallery" aria-labelledby="gallery-title" onKeyDown={roam}>
+        {choices.map(({ set, index }, at) => {
           const digits = both[set];
-          const isChosen = current.kind === "digit" && current.set === set && current.index === index;
+          const isChosen = at === chosen;
           return (
             <li key={`${set}${index}`}>
               <button
                 type="button"
                 class="thumb"
+                tabIndex={at === Math.max(0, chosen) ? 0 : -1}
                 aria-pressed={isChosen}
                 aria-label={`${set === "misread" ? "Misread" : "Kept"} test digit ${index + 1}, a ${digits.labels[index]}`}
                 onClick={() => {

@@ -1,11 +1,26 @@
 // Take home: the adapter, the base and the merged model as files, an adapter from elsewhere, and the program that does the same.
 
-import { useSignal } from "@preact/signals";
+import { computed, type ReadonlySignal, useSignal } from "@preact/signals";
 import type { VNode } from "preact";
-import type { ExportKind } from "../protocol.ts";
-import { addToShelf, choose, chosenMix, engine, notice, parts, report, shelf, training } from "../state/store.ts";
+import type { ExportKind, TrainingRequest } from "../protocol.ts";
+import {
+  addToShelf,
+  choose,
+  chosenMix,
+  engine,
+  isOn,
+  labels,
+  notice,
+  parts,
+  prediction,
+  report,
+  shelf,
+} from "../state/store.ts";
+import { requestOf, run } from "../state/teaching.ts";
 import { Dropzone, readFiles } from "../ui/dropzone.tsx";
-import { size } from "../ui/format.ts";
+import { decimal, largest } from "../ui/format.ts";
+import { save } from "../ui/save.ts";
+import { program } from "./program.ts";
 
 const most = 64_000_000;
 
@@ -37,6 +52,7 @@ export function TakeHome(): VNode {
         </p>
       </header>
       <Exports />
+      <MergedOnDigit />
       <Import />
       <Snippet />
     </section>
@@ -53,7 +69,7 @@ function Exports() {
             type="button"
             class="export"
             disabled={isEmpty && kind !== "base"}
-            onClick={() => void save(kind, file)}
+            onClick={() => void take(kind, file)}
           >
             <b>{title}</b>
             <span>{note}</span>
@@ -64,19 +80,29 @@ function Exports() {
   );
 }
 
-async function save(kind: ExportKind, file: string): Promise<void> {
+async function take(kind: ExportKind, file: string): Promise<void> {
   try {
-    const bytes = await engine.ask("export", { mix: chosenMix.value, kind });
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>]));
-    link.download = file;
-    link.click();
-    // The browser reads it after this turn.
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    notice.value = { kind: "info", text: `${file}, ${size(bytes.length)}, is saved.` };
+    save(file, await engine.ask("export", { mix: chosenMix.value, kind }));
   } catch (error) {
     report(error);
   }
+}
+
+/** Merging changes the form, not the answers. */
+function MergedOnDigit() {
+  const seen = prediction.value;
+  const name = labels.value;
+  if (seen === null || !isOn.value || parts.value.length === 0) return null;
+  const at = largest([...seen.adapted]);
+  return (
+    <p class="formula">
+      <var>W x</var> + <var>s B</var>(<var>A x</var>) = (<var>W</var> + <var>s B A</var>) <var>x</var>
+      <span>
+        On this digit, base and adapter give {name?.[at] ?? at} the score {decimal(seen.adapted[at]!)}; so does the
+        merged model, without an adapter beside it.
+      </span>
+    </p>
+  );
 }
 
 function Import() {
@@ -95,12 +121,18 @@ function Import() {
   );
 }
 
-async function open(files: readonly File[]): Promise<void> {
+async function open(dropped: readonly File[]): Promise<void> {
+  // A folder of PEFT's holds more than the adapter: a README, sometimes an optimizer's state of gigabytes.
+  const known = dropped.filter(({ name }) => /\.(zip|onnx_adapter|json|safetensors)$/.test(name));
+  const files = known.length === 0 ? dropped : known;
   try {
     const read = await engine.ask("readFiles", { files: await readFiles(files, most) });
     const taken = new Set(shelf.value.map(({ id }) => id));
-    const id = Array.from({ length: 1000 }, (_, index) => `file-${index + 1}`).find((name) => !taken.has(name))!;
-    const name = files[0]!.name.replace(/\.(zip|onnx_adapter|json|safetensors)$/, "");
+    const number = Array.from({ length: 1000 }, (_, index) => index + 1).find((own) => !taken.has(`file-${own}`))!;
+    const id = `file-${number}`;
+    const file = files[0]!.name.replace(/\.(zip|onnx_adapter|json|safetensors)$/, "");
+    // All of PEFT's adapters have files of the same names.
+    const name = /^adapter(_config|_model)?$/.test(file) ? `Opened ${number}` : file;
     const { info } = await addToShelf({ id, name, note: "from a file", files: read });
     choose(id);
     notice.value = { kind: "info", text: `${name}: rank ${info.r}, on ${info.targets.join(", ")}. It is switched on.` };
@@ -109,46 +141,26 @@ async function open(files: readonly File[]): Promise<void> {
   }
 }
 
-/** The program that does what the page does with the present settings. */
-function program(): string {
-  const { r, alpha, targets, learningRate, steps } = training.value;
-  const list = targets.map((path) => JSON.stringify(path)).join(", ");
-  return `import { readFile, writeFile } from "node:fs/promises";
-import {
-  attachLora, batchesOf, createSession, readModel, tensor, train, writeAdapter,
-} from "lowrank";
-
-const base = readModel(await readFile("base.onnx"));
-
-// Your digits: 784 pixels each, (pixel / 255 - 0.1307) / 0.3081, and what they are.
-const count = 20;
-const examples = {
-  inputs: { x: tensor("float32", [count, 784], new Float32Array(count * 784)) },
-  labels: tensor("int64", [count], new BigInt64Array(count)),
-};
-
-const adapted = attachLora(base, {
-  r: ${r},
-  loraAlpha: ${alpha},
-  targetModules: [${list}],
+/** What the page just did, or would do with the settings that are there. */
+const lesson: ReadonlySignal<TrainingRequest> = computed(() => {
+  const done = run.value;
+  if (done !== null && done.state !== "running") return done.request;
+  return requestOf();
 });
-const { adapter, history } = await train(adapted, batchesOf(examples, { batchSize: 16 }), {
-  steps: ${steps},
-  learningRate: ${learningRate},
-});
-console.log(\`loss \${history.losses.at(0)} -> \${history.losses.at(-1)}\`);
 
-for (const [name, bytes] of writeAdapter(adapter)) await writeFile(name, bytes);
-
-const session = await createSession(adapted);
-const outputs = await session.run({ x: examples.inputs.x }, { adapter });
-console.log(outputs.get("logits")?.dims);
-`;
+/** Its examples, which the program reads from beside it. */
+async function takeExamples(): Promise<void> {
+  try {
+    const { examples, labels } = lesson.value;
+    save("examples.safetensors", await engine.ask("packExamples", { examples, labels }));
+  } catch (error) {
+    report(error);
+  }
 }
 
 function Snippet() {
   const said = useSignal("");
-  const text = program();
+  const text = program(lesson.value);
   const copy = (): void => {
     navigator.clipboard.writeText(text).then(
       () => {
@@ -166,10 +178,22 @@ function Snippet() {
         <span class="note" role="status">
           {said.value}
         </span>
-        <button type="button" class="quiet" onClick={copy}>
+        <button type="button" onClick={copy}>
           Copy
         </button>
       </div>
+      <p class="note">
+        It reads two files beside it and trains the same adapter: <code>base.onnx</code>, from above, and{" "}
+        <button
+          type="button"
+          class="inline"
+          disabled={lesson.value.examples.labels.length === 0}
+          onClick={() => void takeExamples()}
+        >
+          examples.safetensors
+        </button>
+        , {lesson.value.examples.labels.length} of your examples. Then: <code>npm install lowrank</code>.
+      </p>
       <section class="snippet" tabIndex={0} aria-labelledby="snippet-title">
         <pre>
           <code>{text}</code>

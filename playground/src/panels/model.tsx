@@ -1,25 +1,24 @@
 // Your model: any ONNX file, and what `lowrank inspect` says of it.
 
-import { type Signal, signal } from "@preact/signals";
 import type { VNode } from "preact";
 import type { Inspection } from "../protocol.ts";
-import { engine, report } from "../state/store.ts";
-import { Dropzone, readFiles } from "../ui/dropzone.tsx";
+import {
+  asked,
+  config,
+  fault,
+  inspectAgain,
+  inspection,
+  isBusy,
+  type ModelConfig,
+  type ModelFile,
+  mostRank,
+} from "../state/inspection.ts";
+import { report } from "../state/store.ts";
+import { Dropzone } from "../ui/dropzone.tsx";
 import { count, percent, size } from "../ui/format.ts";
 
 /** A protobuf cannot be larger, and no browser gives a page the memory for more. */
 const most = 2 ** 31 - 1;
-
-interface Asked {
-  readonly name: string;
-  readonly bytes: Uint8Array;
-}
-
-const asked: Signal<Asked | null> = signal<Asked | null>(null);
-const inspection: Signal<Inspection | null> = signal<Inspection | null>(null);
-const isBusy: Signal<boolean> = signal(false);
-const fault: Signal<string | null> = signal<string | null>(null);
-const config: Signal<{ r: number; targets: string }> = signal({ r: 8, targets: "all-linear" });
 
 const gradients: Readonly<Record<string, string>> = {
   rule: "yes",
@@ -55,6 +54,7 @@ export function YourModel(): VNode {
       {fault.value !== null && (
         <p class="fault" role="alert">
           {fault.value}
+          {"\n"}Save the model again as ONNX, whole, and drop that file here.
         </p>
       )}
       {inspection.value !== null && asked.value !== null && <Result said={inspection.value} file={asked.value} />}
@@ -64,34 +64,17 @@ export function YourModel(): VNode {
 
 async function open([file]: readonly File[]): Promise<void> {
   inspection.value = null;
-  fault.value = null;
-  try {
-    const files = await readFiles([file!], most);
-    asked.value = { name: file!.name, bytes: files[file!.name]! };
-    await inspect();
-  } catch (error) {
-    fault.value = error instanceof Error ? error.message : String(error);
-  }
+  if (file!.size > most) fault.value = `${file!.name} has ${size(file!.size)}; an ONNX file holds 2 GB at most.`;
+  else await inspectAgain({ name: file!.name, file: file! });
 }
 
-async function inspect(): Promise<void> {
-  if (asked.value === null) return;
-  isBusy.value = true;
-  fault.value = null;
-  try {
-    inspection.value = await engine.ask("inspect", { bytes: asked.value.bytes, ...config.value });
-  } catch (error) {
-    inspection.value = null;
-    fault.value = `${asked.value.name}: ${error instanceof Error ? error.message : String(error)}`;
-  } finally {
-    isBusy.value = false;
-  }
-}
-
-function Result({ said, file }: { said: Inspection; file: Asked }) {
-  const change = (next: Partial<{ r: number; targets: string }>): void => {
+function Result({ said, file }: { said: Inspection; file: ModelFile }) {
+  const change = (next: Partial<ModelConfig>): void => {
     config.value = { ...config.value, ...next };
-    inspect().catch(report);
+    inspectAgain().catch(report);
+  };
+  const changeRank = (value: number): void => {
+    if (Number.isFinite(value)) change({ r: Math.min(mostRank, Math.max(1, Math.round(value))) });
   };
   const chosen = said.sites.filter((site) => site.chosen).length;
   return (
@@ -108,15 +91,22 @@ function Result({ said, file }: { said: Inspection; file: Asked }) {
           ))}
         </ul>
       )}
+      <p class="formula">
+        Σ <var>r</var> · (in + out)
+        <span>
+          over the {chosen} chosen {chosen === 1 ? "layer" : "layers"}, at rank {config.value.r}:{" "}
+          {count(said.adapterParameters)} numbers, {size(4 * said.adapterParameters)} in float32
+        </span>
+      </p>
       <div class="option-grid">
         <label class="field">
           <span class="field-title">Rank r</span>
           <input
             type="number"
             min={1}
-            max={256}
+            max={mostRank}
             value={config.value.r}
-            onChange={(event) => change({ r: event.currentTarget.valueAsNumber || 8 })}
+            onChange={(event) => changeRank(event.currentTarget.valueAsNumber)}
           />
         </label>
         <label class="field wide">
@@ -130,7 +120,7 @@ function Result({ said, file }: { said: Inspection; file: Asked }) {
         </label>
       </div>
       <p class="note">
-        {file.name}, {size(file.bytes.length)}, operator set {said.opset}
+        {file.name}, {size(file.file.size)}, operator set {said.opset}
         {said.producer === "" ? "" : `, made by ${said.producer}`}. Inputs: {said.inputs.join("; ")}. Outputs:{" "}
         {said.outputs.join("; ")}.
       </p>

@@ -1,15 +1,11 @@
 // Teach: examples of one's own, the settings of a LoRA, and a run in a worker that can be watched, stopped and resumed.
 import type { VNode } from "preact";
-import { pixelCount } from "../digit/bytes.ts";
 import { limits } from "../state/address.ts";
-import { type Example, examples, mode, opened, pixels, status, symbols, training } from "../state/store.ts";
+import { labels, mode, opened, prediction, status, training, truth } from "../state/store.ts";
 import { curves, obstacle, resumeTraining, run, startTraining, stopTraining } from "../state/teaching.ts";
 import { Chart } from "../ui/chart.tsx";
-import { count, decimal, percent } from "../ui/format.ts";
-import { DigitCanvas } from "../ui/picture.tsx";
-
-const digitNames: readonly string[] = Array.from({ length: 10 }, (_, digit) => String(digit));
-const mostSymbols = 10;
+import { count, decimal, largest, percent, shares } from "../ui/format.ts";
+import { Collected, Labels } from "./examples.tsx";
 
 export function Teach(): VNode {
   return (
@@ -28,6 +24,7 @@ export function Teach(): VNode {
       <Options />
       <RunControls />
       <Curves />
+      <LossOfDigit />
     </section>
   );
 }
@@ -52,157 +49,6 @@ function Modes() {
       {choice("digits", "Digits in your hand")}
       {choice("symbols", "Symbols of your own")}
     </fieldset>
-  );
-}
-
-function add(label: number): void {
-  if (pixels.value === null) return;
-  const own: readonly Example[] = examples.value[mode.value];
-  examples.value = { ...examples.value, [mode.value]: [...own, { pixels: pixels.value.slice(), label }] };
-}
-
-/** A button for each class: pressing it adds what is on the board. */
-function Labels() {
-  const isDigits = mode.value === "digits";
-  const names = isDigits ? digitNames : symbols.value;
-  const own = examples.value[mode.value];
-  return (
-    <div class="labels">
-      <fieldset class="label-buttons">
-        <legend class="field-title">What is on the board is</legend>
-        {names.map((name, label) => {
-          const total = own.filter((example) => example.label === label).length;
-          return (
-            <button
-              key={name}
-              type="button"
-              class="label-button"
-              disabled={pixels.value === null}
-              onClick={() => add(label)}
-            >
-              <span class="visually-hidden">Add as </span>
-              {name}
-              {total > 0 && <span class="tally">{total}</span>}
-            </button>
-          );
-        })}
-      </fieldset>
-      {isDigits ? <TakeMisread /> : <SymbolNames />}
-    </div>
-  );
-}
-
-/** For those who want to see it learn before they draw twenty digits. */
-function TakeMisread() {
-  const misread = opened.value?.misread;
-  if (misread === undefined) return null;
-  const take = (): void => {
-    // They come sorted by what the ready adapter makes of them: some of each kind.
-    const taken = Array.from({ length: 20 }, (_, index) => {
-      const at = Math.floor((index * misread.labels.length) / 20);
-      return { pixels: misread.images.slice(at * pixelCount, (at + 1) * pixelCount), label: misread.labels[at]! };
-    });
-    examples.value = { ...examples.value, digits: [...examples.value.digits, ...taken].slice(-200) };
-  };
-  return (
-    <button type="button" class="quiet" onClick={take}>
-      In a hurry? Take 20 misread test digits
-    </button>
-  );
-}
-
-/** Names are changed in place; a symbol that goes takes its examples along. */
-function SymbolNames() {
-  const rename = (at: number, name: string): void => {
-    const clean = name.trim().slice(0, 16);
-    if (clean !== "" && !symbols.value.includes(clean)) symbols.value = symbols.value.with(at, clean);
-  };
-  const remove = (at: number): void => {
-    const left = examples.value.symbols
-      .filter(({ label }) => label !== at)
-      .map((example) => (example.label > at ? { ...example, label: example.label - 1 } : example));
-    examples.value = { ...examples.value, symbols: left };
-    symbols.value = symbols.value.toSpliced(at, 1);
-  };
-  const another = (): void => {
-    const free = Array.from({ length: 20 }, (_, index) => `symbol ${index + 1}`).find(
-      (name) => !symbols.value.includes(name),
-    );
-    symbols.value = [...symbols.value, free!];
-  };
-  return (
-    <details class="names">
-      <summary>
-        Name your symbols ({symbols.value.length} of up to {mostSymbols})
-      </summary>
-      <ul>
-        {symbols.value.map((name, at) => (
-          <li key={name}>
-            <input
-              type="text"
-              aria-label={`Name of symbol ${at + 1}`}
-              value={name}
-              maxLength={16}
-              onChange={(event) => rename(at, event.currentTarget.value)}
-            />
-            <button type="button" class="quiet" disabled={symbols.value.length <= 2} onClick={() => remove(at)}>
-              Remove<span class="visually-hidden"> {name}</span>
-            </button>
-          </li>
-        ))}
-      </ul>
-      <button type="button" disabled={symbols.value.length >= mostSymbols} onClick={another}>
-        Another symbol
-      </button>
-    </details>
-  );
-}
-
-function Collected() {
-  const own = examples.value[mode.value];
-  const names = mode.value === "digits" ? digitNames : symbols.value;
-  const remove = (at: number): void => {
-    examples.value = { ...examples.value, [mode.value]: own.toSpliced(at, 1) };
-  };
-  return (
-    <div class="collected">
-      <div class="collected-head">
-        <h3 id="collected-title">
-          {own.length === 0 ? "No examples yet" : own.length === 1 ? "1 example" : `${own.length} examples`}
-        </h3>
-        {own.length > 0 && (
-          <button
-            type="button"
-            class="quiet"
-            onClick={() => {
-              examples.value = { ...examples.value, [mode.value]: [] };
-            }}
-          >
-            Remove all
-          </button>
-        )}
-      </div>
-      {own.length > 0 && (
-        <ul class="thumbs" aria-labelledby="collected-title">
-          {own.map((example, at) => (
-            <li key={at}>
-              <button
-                type="button"
-                class="thumb"
-                title="Remove"
-                aria-label={`Remove example ${at + 1}, a ${names[example.label]}`}
-                onClick={() => remove(at)}
-              >
-                <DigitCanvas pixels={example.pixels} />
-                <span class="thumb-label" aria-hidden="true">
-                  {names[example.label]}
-                </span>
-              </button>
-            </li>
-          ))}
-        </ul>
-      )}
-    </div>
   );
 }
 
@@ -360,6 +206,31 @@ function runText(
   if (state === "running") return `Step ${step} of ${steps}, ${Math.round(stepsPerSecond)} steps/s.${reached}`;
   const verb = state === "stopped" ? "Stopped" : "Done";
   return `${verb} after ${step} steps in ${decimal(seconds, 1)} s (${Math.round(step / Math.max(seconds, 0.001))} steps/s).${reached}`;
+}
+
+/** What training makes small, with the numbers of the digit on the board. */
+function LossOfDigit() {
+  const seen = prediction.value;
+  const names = labels.value;
+  if (seen === null || seen.adapted.length !== (names?.length ?? 10)) return null;
+  const adapted = shares(seen.adapted);
+  const at = truth.value ?? largest(adapted);
+  const name = names?.[at] ?? String(at);
+  const [before, after] = [shares(seen.base)[at], adapted[at]];
+  return (
+    <p class="formula">
+      loss = −log <var>p</var>(what it is); each step moves A and B against its gradient
+      {after !== undefined && (
+        <span>
+          The digit on the board as {name}: −log {decimal(after, 3)} = {decimal(-Math.log(after))}
+          {names === null &&
+            before !== undefined &&
+            `; the base alone has −log ${decimal(before, 3)} = ${decimal(-Math.log(before))}`}
+          .
+        </span>
+      )}
+    </p>
+  );
 }
 
 function Curves() {

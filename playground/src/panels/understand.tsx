@@ -8,20 +8,20 @@ import {
   choose,
   composed,
   isOn,
-  measured,
   opened,
   parts,
-  rank,
-  rankCurve,
+  prediction,
   removeFromShelf,
   type ShelfItem,
   shelf,
   strength,
   traced,
+  truth,
 } from "../state/store.ts";
-import { Chart } from "../ui/chart.tsx";
-import { count, decimal, percent, size } from "../ui/format.ts";
+import { count, decimal, largest, percent, shares, signed, size } from "../ui/format.ts";
 import { MatrixCanvas } from "../ui/picture.tsx";
+import { Price } from "./price.tsx";
+import { Rank } from "./rank.tsx";
 
 export function Understand(): VNode {
   return (
@@ -65,8 +65,22 @@ function Shelf() {
             ? "nothing is chosen: W′ = W"
             : `weights ${parts.value.map(({ weight }) => decimal(weight)).join(" and ")}, ranks add up to ${composed.value?.r ?? 0}`}
         </span>
+        <PartsOnDigit />
       </p>
     </div>
+  );
+}
+
+/** What each adapter adds for the digit on the board, at the unit that they move most together. */
+function PartsOnDigit() {
+  const current = traced.value;
+  if (current === null || current.parts.length === 0 || current.parts.length !== parts.value.length) return null;
+  const sum = current.parts.reduce((total, value) => total + value, 0);
+  return (
+    <span>
+      On this digit, unit {current.unit} of fc1 gets {current.parts.map((value) => signed(value)).join(" and ")}
+      {current.parts.length > 1 && ` = ${signed(sum)}`}.
+    </span>
   );
 }
 
@@ -114,186 +128,6 @@ function ShelfRow({ item, isExclusive }: { item: ShelfItem; isExclusive: boolean
   );
 }
 
-/** Every digit's accuracy before and after: what one digit's gain costs the others. */
-function Price() {
-  const current = measured.value;
-  const [first] = parts.value;
-  const item = shelf.value.find(({ id }) => id === first?.id);
-  const names = item?.info.labels ?? Array.from({ length: 10 }, (_, digit) => String(digit));
-  if (current === null || current.counts.length !== names.length) return null;
-  const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
-  const share = (wrong: readonly number[]): number => 1 - total(wrong) / Math.max(1, total(current.counts));
-  const [before, after] = [current.base === null ? null : share(current.base), share(current.adapted)];
-  const cost = before === null ? 0 : after - before;
-  return (
-    <div class="block">
-      <h3>{current.base === null ? "How your symbols do" : "What the other digits pay"}</h3>
-      <section class="price-scroll" tabIndex={0} aria-label="Table of digits before and after">
-        <table class="price" data-accuracy={after}>
-          <caption class="visually-hidden">
-            Share read right, of {total(current.counts)} {current.base === null ? "examples" : "kept test digits"}
-          </caption>
-          <thead>
-            <tr>
-              <td />
-              {names.map((name) => (
-                <th key={name} scope="col">
-                  {name}
-                </th>
-              ))}
-              <th scope="col">all</th>
-            </tr>
-          </thead>
-          <tbody>
-            {current.base !== null && (
-              <PriceRow name="base" wrong={current.base} counts={current.counts} all={before!} />
-            )}
-            <PriceRow
-              name="adapted"
-              wrong={current.adapted}
-              counts={current.counts}
-              all={after}
-              against={current.base}
-            />
-          </tbody>
-        </table>
-      </section>
-      {before !== null && (
-        <p class="note">
-          {cost < -0.02
-            ? `All ten together fell from ${percent(before, 1)} to ${percent(after, 1)}: what was gained is paid by other digits. The remedy is replay: train again with more digits of the training set mixed in (Teach, Settings), or turn the strength down.`
-            : `All ten together: ${percent(before, 1)} before, ${percent(after, 1)} after. ${cost > 0 ? "Nothing was forgotten for it." : "That is next to nothing."}`}
-        </p>
-      )}
-    </div>
-  );
-}
-
-interface PriceRowProps {
-  readonly name: "base" | "adapted";
-  readonly wrong: readonly number[];
-  readonly counts: readonly number[];
-  readonly all: number;
-  readonly against?: readonly number[] | null;
-}
-
-function PriceRow({ name, wrong, counts, all, against = null }: PriceRowProps) {
-  return (
-    <tr class={name}>
-      <th scope="row">{name}</th>
-      {wrong.map((own, at) => {
-        const change = against === null ? 0 : own - against[at]!;
-        return (
-          <td key={at} class={change > 0 ? "worse" : change < 0 ? "better" : ""}>
-            {counts[at] === 0 ? "–" : Math.round(100 * (1 - own / counts[at]!))}
-            {change !== 0 && <span class="visually-hidden">{change > 0 ? ", worse" : ", better"}</span>}
-          </td>
-        );
-      })}
-      <td class="total">{percent(all, 1)}</td>
-    </tr>
-  );
-}
-
-function Rank() {
-  const points = rankCurve.value;
-  const most = points.at(-1)?.rank ?? 1;
-  const spectrum = composed.value?.spectrum ?? [];
-  const own = rank.value === null ? most : Math.min(rank.value, most);
-  const here = points.find((point) => point.rank === own);
-  const hasExamples = points.some(({ examples }) => examples !== null);
-  const longest = Math.max(0, ...spectrum.map(({ singularValues }) => singularValues.length));
-  const colours = ["--accent", "--base", "--third"];
-  return (
-    <div class="block">
-      <h3>What each rank buys</h3>
-      <label class="slider">
-        <span>
-          Keep the largest <output>{own}</output> of {most} {most === 1 ? "direction" : "directions"} in each layer
-        </span>
-        <input
-          type="range"
-          min={1}
-          max={Math.max(1, most)}
-          step={1}
-          value={own}
-          disabled={points.length === 0 || most === 1}
-          aria-label="Rank that is kept"
-          onInput={(event) => {
-            const value = event.currentTarget.valueAsNumber;
-            rank.value = value >= most ? null : value;
-          }}
-        />
-      </label>
-      {points.length > 0 && (
-        <div class="chart-pair">
-          <Chart
-            x={points.map((point) => point.rank)}
-            xLabel="rank that is kept"
-            lines={[
-              {
-                label: "kept digits read right",
-                colour: "--base",
-                values: points.map(({ accuracy }) => accuracy),
-                isShare: true,
-                points: true,
-              },
-              ...(hasExamples
-                ? [
-                    {
-                      label: "your examples",
-                      colour: "--accent",
-                      values: points.map(({ examples }) => examples),
-                      isShare: true,
-                      points: true,
-                    },
-                  ]
-                : []),
-              {
-                label: "update that is lost",
-                colour: "--third",
-                values: points.map((point) => point.relativeError),
-                isShare: true,
-                dash: true,
-                points: true,
-              },
-            ]}
-            summary={points
-              .map(
-                (point) =>
-                  `Rank ${point.rank}: ${percent(point.accuracy, 1)} right, ${percent(point.relativeError)} of the update lost.`,
-              )
-              .join(" ")}
-          />
-          <Chart
-            x={Array.from({ length: longest }, (_, index) => index + 1)}
-            xLabel="singular value of s B A"
-            lines={spectrum.map(({ path, singularValues }, index) => ({
-              label: path,
-              colour: colours[index % colours.length]!,
-              values: Array.from({ length: longest }, (_, at) => singularValues[at] ?? null),
-              points: true,
-            }))}
-            summary={spectrum
-              .map(
-                ({ path, singularValues }) => `${path}: ${singularValues.map((value) => decimal(value)).join(", ")}.`,
-              )
-              .join(" ")}
-          />
-        </div>
-      )}
-      <p class="formula">
-        <var>s B A</var> = Σ <var>σᵢ</var> <var>uᵢ</var> <var>vᵢ</var>ᵀ, the first {own} kept
-        <span>
-          {here === undefined
-            ? "…"
-            : `${percent(1 - here.relativeError ** 2, 1)} of the squared singular values are kept, in ${count(here.parameters)} numbers`}
-        </span>
-      </p>
-    </div>
-  );
-}
-
 function Strength() {
   return (
     <div class="block">
@@ -329,7 +163,38 @@ function Strength() {
           </button>
         ))}
       </div>
+      <StrengthOnDigit />
     </div>
+  );
+}
+
+/** The scale, and what it does to the score of what is on the board. */
+function StrengthOnDigit() {
+  const [first, ...others] = parts.value;
+  const info = shelf.value.find(({ id }) => id === first?.id)?.info;
+  const seen = prediction.value;
+  if (info === undefined) return null;
+  const { r, alpha, isRslora, labels } = info;
+  const strong = strength.value * first!.weight;
+  const at = seen === null ? -1 : (truth.value ?? largest(shares(seen.adapted)));
+  const isComparable = seen !== null && labels === null && seen.adapted.length === 10 && isOn.value;
+  return (
+    <p class="formula">
+      <var>s</var> = k <var>α</var> / {isRslora && "√"}
+      <var>r</var>
+      {others.length === 0 && (
+        <span>
+          {decimal(strong)} · {decimal(alpha, Number.isInteger(alpha) ? 0 : 2)} / {isRslora && "√"}
+          {r} = {decimal((strong * alpha) / (isRslora ? Math.sqrt(r) : r))}
+        </span>
+      )}
+      {isComparable && (
+        <span>
+          On this digit: the score of {at} goes from {decimal(seen.base[at]!)} to {decimal(seen.adapted[at]!)}, its
+          confidence from {percent(shares(seen.base)[at]!)} to {percent(shares(seen.adapted)[at]!)}.
+        </span>
+      )}
+    </p>
   );
 }
 

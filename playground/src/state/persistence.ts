@@ -1,9 +1,11 @@
 // Nothing is lost on reload: what is short is in the address, the rest in IndexedDB.
 import { batch, effect } from "@preact/signals";
 import { pixelCount } from "../digit/bytes.ts";
+import { isSymbolNames } from "../digit/examples.ts";
 import type { Files } from "../protocol.ts";
-import { readAddress, type SharedState, writeAddress } from "./address.ts";
+import { defaults, readAddress, type SharedState, writeAddress } from "./address.ts";
 import { keep, recall } from "./database.ts";
+import { asConfig, asked, asModel, config, inspection, type ModelFile } from "./inspection.ts";
 import {
   addToShelf,
   blend,
@@ -24,7 +26,7 @@ import {
   symbols,
   training,
 } from "./store.ts";
-import { type Curves, curves, type Run, run } from "./teaching.ts";
+import { asStopped, curves, run, saved, stoppedAt } from "./teaching.ts";
 
 interface KeptAdapter {
   readonly id: string;
@@ -36,6 +38,9 @@ interface KeptAdapter {
 /** How long to wait for more changes before an address is written. */
 const settling = 200;
 
+/** A larger model than this is not kept, and is opened again. */
+const mostKept = 64_000_000;
+
 /** Puts back what an earlier visit left, or what a link asks for; the link goes first. */
 export async function restore(): Promise<void> {
   const kept = await recall("address");
@@ -43,29 +48,34 @@ export async function restore(): Promise<void> {
   const { state, faults } = readAddress(text);
   const own = asExamples(await recall("examples"));
   const names = await recall("symbols");
-  const stopped = (await recall("run")) as { run: Run; curves: Curves } | undefined;
+  const stopped = asStopped(await recall("run"));
   batch(() => {
     apply(state);
     if (own !== null) examples.value = own;
-    if (isNames(names)) symbols.value = names;
-    if (stopped !== undefined && stopped.run.state !== "running") {
+    if (isSymbolNames(names)) symbols.value = names;
+    if (stopped !== null) {
       run.value = stopped.run;
       curves.value = stopped.curves;
     }
   });
-  if (faults.length > 0) {
-    notice.value = {
-      kind: "error",
-      text: `The link could not be used whole: ${faults.join(", ")} ${faults.length === 1 ? "is" : "are"} out of range, and left as usual.`,
-    };
-  }
+  tellFaults(faults);
+}
+
+function tellFaults(faults: readonly string[]): void {
+  if (faults.length === 0) return;
+  notice.value = {
+    kind: "error",
+    text: `The link could not be used whole: ${faults.join(", ")} ${faults.length === 1 ? "is" : "are"} out of range, and left as usual.`,
+  };
 }
 
 /** The address as it is now, as state: for links that are pasted into an open page. */
 export function listenToAddress(): void {
   addEventListener("hashchange", () => {
-    const { state } = readAddress(location.hash);
+    const { state, faults } = readAddress(location.hash);
     if (writeAddress(state) !== writeAddress(current())) batch(() => apply(state));
+    tellFaults(faults);
+    leaveOutUnknown();
   });
 }
 
@@ -87,11 +97,18 @@ function current(): SharedState {
   };
 }
 
+/** The model that was opened last, if it was small enough to be kept, and what was asked of it. */
+export async function restoreModel(): Promise<ModelFile | null> {
+  const [file, settings] = [asModel(await recall("model")), asConfig(await recall("model config"))];
+  if (settings !== null) config.value = settings;
+  return file;
+}
+
 /** The adapters that came with the page, and those that were made or opened on an earlier visit. */
 export async function restoreShelf(): Promise<void> {
   const removed = await recall("removed");
   const gone = new Set(Array.isArray(removed) ? removed : []);
-  const own = ((await recall("adapters")) as KeptAdapter[] | undefined) ?? [];
+  const own = asAdapters(await recall("adapters"));
   for (const { id, name, wrong } of opened.value!.about.adapters) {
     if (gone.has(id)) continue;
     const share = 1 - wrong.reduce((sum, count) => sum + count, 0) / opened.value!.about.testedOn;
@@ -101,6 +118,16 @@ export async function restoreShelf(): Promise<void> {
   for (const { id, name, note, files } of own) {
     // One damaged entry must not keep the page from opening.
     await addToShelf({ id, name, note, files }).catch(report);
+  }
+  leaveOutUnknown();
+}
+
+/** What only this browser can know of a link: which adapters there are, and how many digits to pick from. */
+function leaveOutUnknown(): void {
+  const looked = subject.value;
+  if (looked.kind === "digit" && looked.index >= opened.value![looked.set].labels.length) {
+    subject.value = defaults.subject;
+    tellFaults(["d"]);
   }
   const known = new Set(shelf.value.map(({ id }) => id));
   const missing = blend.value.filter(({ id }) => !known.has(id));
@@ -144,6 +171,15 @@ export function keepState(): void {
     if (state?.state === "running") return;
     void keep("run", state === null ? undefined : { run: state, curves: curves.peek() });
   });
+  effect(() => {
+    if (saved.value !== null) void keep("run", stoppedAt(saved.value));
+  });
+  effect(() => {
+    // Only what could be read: a file that brings the page down must not do so at each visit.
+    const file = inspection.value === null ? null : asked.value;
+    if (file !== null) void keep("model", file.file.size <= mostKept ? file : undefined);
+  });
+  effect(() => void keep("model config", config.value));
 }
 
 /** What was kept as examples, if it still is what this version takes. */
@@ -162,8 +198,10 @@ function asExamples(value: unknown): Record<SharedState["mode"], Example[]> | nu
   return { digits: read(digits), symbols: read(own) };
 }
 
-function isNames(value: unknown): value is readonly string[] {
-  return (
-    Array.isArray(value) && value.length >= 2 && value.length <= 10 && value.every((name) => typeof name === "string")
+function asAdapters(value: unknown): readonly KeptAdapter[] {
+  const isText = (part: unknown): boolean => typeof part === "string";
+  return (Array.isArray(value) ? value : []).filter(
+    (entry: Partial<KeptAdapter> | null) =>
+      isText(entry?.id) && isText(entry?.name) && isText(entry?.note) && typeof entry?.files === "object",
   );
 }

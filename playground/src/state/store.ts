@@ -6,8 +6,8 @@ import { pixelCount } from "../digit/bytes.ts";
 import { digitOf } from "../digit/drawing.ts";
 import type {
   AdapterInfo,
+  Cell,
   Composed,
-  Device,
   Files,
   LayerPicture,
   LoadProgress,
@@ -19,6 +19,7 @@ import type {
   Trace,
 } from "../protocol.ts";
 import { defaults, type SharedState, type Subject } from "./address.ts";
+import { device } from "./device.ts";
 
 export interface ShelfItem {
   readonly id: string;
@@ -110,15 +111,15 @@ export const labels: ReadonlySignal<readonly string[] | null> = computed(() => {
 export const prediction: Signal<Prediction | null> = signal<Prediction | null>(null);
 export const composed: Signal<Composed | null> = signal<Composed | null>(null);
 export const picture: Signal<LayerPicture | null> = signal<LayerPicture | null>(null);
+/** The place of the shown layer that is pointed at; null for the one that does most for this digit. */
+export const pointed: Signal<{ readonly row: number; readonly column: number } | null> = signal<{
+  readonly row: number;
+  readonly column: number;
+} | null>(null);
+export const cell: Signal<Cell | null> = signal<Cell | null>(null);
 export const traced: Signal<Trace | null> = signal<Trace | null>(null);
 export const measured: Signal<Measured | null> = signal<Measured | null>(null);
 export const rankCurve: Signal<readonly RankPoint[]> = signal<readonly RankPoint[]>([]);
-
-/** WebGPU where there is one that the smaller build of the runtime can use, and the address asks for it. */
-const device: Device =
-  new URLSearchParams(location.search).get("device") === "webgpu" && "gpu" in navigator && "Suspending" in WebAssembly
-    ? "webgpu"
-    : "wasm";
 
 /** One for each core, up to four: a network this small gains nothing from more. Threads need an isolated page. */
 const threads: number = crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency)) : 1;
@@ -132,16 +133,26 @@ export function trainerClient(): Client {
   if (trainer === undefined) {
     trainer = startWorker("training", device);
     // One core stays the page's, so that frames come in time.
-    trainer.ask("open", { device, threads: Math.max(1, threads - 1) }).catch(report);
+    trainer.ask("open", { device, threads: Math.max(1, threads - 1) }).catch(() => undefined);
   }
   return trainer;
+}
+
+/** The next run starts with a fresh one. */
+export function endTrainer(): void {
+  trainer?.end();
+  trainer = undefined;
+}
+
+/** Whether it is the page's own fault, or the machine's: out of memory, a download that broke off. */
+export function isInternal(error: unknown): boolean {
+  return error instanceof WorkerError && error.code === "internal";
 }
 
 /** Says in the page what went wrong. */
 export function report(error: unknown): void {
   const text = error instanceof Error ? error.message : String(error);
-  const isOurs = error instanceof WorkerError && error.code === "internal";
-  notice.value = { kind: "error", text: isOurs ? `${text} Reload the page; what you made is kept.` : text };
+  notice.value = { kind: "error", text: isInternal(error) ? `${text} Reload the page; what you made is kept.` : text };
 }
 
 /** Loads the base; the page draws already meanwhile. */
@@ -245,6 +256,10 @@ export function followAll(): void {
   follow(traced, () => {
     const [current, asked] = [pixels.value, chosenMix.value];
     return async () => (current === null ? null : engine.ask("trace", { pixels: current, mix: asked }));
+  });
+  follow(cell, () => {
+    const asked = { mix: chosenMix.value, layer: layer.value, at: pointed.value, pixels: pixels.value };
+    return () => engine.ask("cell", asked);
   });
   follow(
     picture,

@@ -1,12 +1,14 @@
 // A training run as the page sees it: its curves, its checkpoint, and what becomes of its adapter.
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { TrainingProgress, TrainingRequest } from "../protocol.ts";
+import type { SavedProgress, TrainingProgress, TrainingRequest } from "../protocol.ts";
 import type { SharedState } from "./address.ts";
 import {
   addToShelf,
   choose,
+  endTrainer,
   examples,
   examplesOf,
+  isInternal,
   mode,
   report,
   shelf,
@@ -38,6 +40,17 @@ const noCurves: Curves = { losses: [], evaluations: [] };
 
 export const run: Signal<Run | null> = signal<Run | null>(null);
 export const curves: Signal<Curves> = signal(noCurves);
+/** What the trainer saved last of the run that is going on. */
+export const saved: Signal<SavedProgress | null> = signal<SavedProgress | null>(null);
+
+/** The run that is going on as if it had been stopped when it was saved: what a reload finds. */
+export function stoppedAt({ step: last, checkpoint }: SavedProgress): { readonly run: Run; readonly curves: Curves } {
+  const [current, { losses, evaluations }] = [run.peek()!, curves.peek()];
+  return {
+    run: { ...current, state: "stopped", step: last, request: { ...current.request, resume: checkpoint } },
+    curves: { losses: losses.slice(0, last), evaluations: evaluations.filter(({ step }) => step <= last) },
+  };
+}
 
 /** How many examples there must be, and what is missing; null when training can begin. */
 export const obstacle: ReadonlySignal<string | null> = computed(() => {
@@ -47,15 +60,19 @@ export const obstacle: ReadonlySignal<string | null> = computed(() => {
   return missing.length === 0 ? null : `Draw an example of each symbol; missing: ${missing.join(", ")}.`;
 });
 
-/** Trains anew, from the settings and examples that are there. */
-export async function startTraining(): Promise<void> {
-  const own = examples.value[mode.value];
-  const request: TrainingRequest = {
+/** What a run with the present examples and settings asks for. */
+export function requestOf(): TrainingRequest {
+  return {
     settings: { ...training.value, seed: 1 },
-    examples: examplesOf(own)!,
+    examples: examplesOf(examples.value[mode.value]) ?? { images: new Uint8Array(0), labels: new Uint8Array(0) },
     labels: mode.value === "symbols" ? symbols.value : null,
     resume: null,
   };
+}
+
+/** Trains anew, from the settings and examples that are there. */
+export async function startTraining(): Promise<void> {
+  const request = requestOf();
   curves.value = noCurves;
   await train(request, freshId(request.labels === null ? "hand" : "symbols"));
 }
@@ -80,6 +97,7 @@ function freshId(kind: "hand" | "symbols"): string {
 
 async function train(request: TrainingRequest, id: string): Promise<void> {
   const before = run.value;
+  saved.value = null;
   const { steps } = request.settings;
   run.value = {
     ...{ state: "running", steps, step: curves.value.losses.length, stepsPerSecond: 0, request, id },
@@ -107,10 +125,17 @@ async function train(request: TrainingRequest, id: string): Promise<void> {
   } catch (error) {
     run.value = before?.state === "running" ? null : before;
     report(error);
+    // Out of memory, say: what is left of that worker is not to be trusted.
+    if (isInternal(error)) endTrainer();
   }
 }
 
-function follow({ kind, step, losses, stepsPerSecond, own, kept }: TrainingProgress): void {
+function follow(progress: TrainingProgress | SavedProgress): void {
+  if (progress.kind === "saved") {
+    saved.value = progress;
+    return;
+  }
+  const { kind, step, losses, stepsPerSecond, own, kept } = progress;
   const current = curves.value;
   batch(() => {
     if (kind === "steps") {
@@ -122,4 +147,16 @@ function follow({ kind, step, losses, stepsPerSecond, own, kept }: TrainingProgr
       curves.value = { ...current, evaluations: [...others, { step, own, kept }] };
     }
   });
+}
+
+/** What was kept of a run, if it still is one that can go on or be shown. */
+export function asStopped(value: unknown): { readonly run: Run; readonly curves: Curves } | null {
+  const { run: kept, curves: lines } = (value ?? {}) as { run?: Partial<Run>; curves?: Partial<Curves> };
+  const fits =
+    (kept?.state === "stopped" || kept?.state === "done") &&
+    Number.isInteger(kept.step) &&
+    kept.request?.examples.labels instanceof Uint8Array &&
+    Array.isArray(lines?.losses) &&
+    Array.isArray(lines?.evaluations);
+  return fits ? { run: kept as Run, curves: lines as Curves } : null;
 }

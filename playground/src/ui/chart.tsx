@@ -23,7 +23,6 @@ export interface ChartProps {
   /** What is to be seen, in words. */
   readonly summary: string;
   readonly height?: number;
-  readonly bars?: boolean;
 }
 
 /** Redrawn whole when lines come or go, fed otherwise. */

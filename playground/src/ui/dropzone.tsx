@@ -2,6 +2,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, VNode } from "preact";
 import type { Files } from "../protocol.ts";
+import { report } from "../state/store.ts";
 
 interface DropzoneProps {
   readonly label: string;
@@ -13,8 +14,7 @@ interface DropzoneProps {
 
 export function Dropzone({ label, accept, multiple = false, children, onFiles }: DropzoneProps): VNode {
   const isOver = useSignal(false);
-  const give = (list: FileList | null | undefined): void => {
-    const files = [...(list ?? [])];
+  const give = (files: readonly File[]): void => {
     if (files.length > 0) onFiles(files);
   };
   return (
@@ -30,7 +30,7 @@ export function Dropzone({ label, accept, multiple = false, children, onFiles }:
       onDrop={(event) => {
         event.preventDefault();
         isOver.value = false;
-        give(event.dataTransfer?.files);
+        if (event.dataTransfer !== null) filesOf(event.dataTransfer).then(give, report);
       }}
     >
       <input
@@ -40,7 +40,7 @@ export function Dropzone({ label, accept, multiple = false, children, onFiles }:
         multiple={multiple}
         aria-label={label}
         onChange={(event) => {
-          give(event.currentTarget.files);
+          give([...(event.currentTarget.files ?? [])]);
           event.currentTarget.value = "";
         }}
       />
@@ -49,12 +49,47 @@ export function Dropzone({ label, accept, multiple = false, children, onFiles }:
   );
 }
 
+/** What was dropped; of a folder, the files that lie in it, since an adapter is one. */
+async function filesOf(dropped: DataTransfer): Promise<readonly File[]> {
+  const plain = [...dropped.files];
+  const entries = [...dropped.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
+  const folders = entries.filter((entry) => entry.isDirectory) as FileSystemDirectoryEntry[];
+  if (folders.length === 0) return plain;
+  const inside = await Promise.all(folders.map(filesIn));
+  const own = entries.filter((entry) => entry.isFile) as FileSystemFileEntry[];
+  const files = await Promise.all([...own, ...inside.flat()].map(fileOf));
+  if (files.length === 0) throw new Error("There are no files in this folder: drop the one with the adapter's files.");
+  return files;
+}
+
+/** The first hundred files of a folder, which is as many as a browser tells at once. */
+function filesIn(folder: FileSystemDirectoryEntry): Promise<FileSystemFileEntry[]> {
+  return new Promise((resolve, reject) => {
+    folder
+      .createReader()
+      .readEntries((entries) => resolve(entries.filter((entry) => entry.isFile) as FileSystemFileEntry[]), reject);
+  });
+}
+
+function fileOf(entry: FileSystemFileEntry): Promise<File> {
+  return new Promise((resolve, reject) => entry.file(resolve, reject));
+}
+
 /** Files with their bytes. Throws Error that names one over `most` bytes, before any is read. */
 export async function readFiles(files: readonly File[], most: number): Promise<Files> {
   const large = files.find((file) => file.size > most);
   if (large !== undefined) {
     throw new Error(`${large.name} has ${large.size} bytes; at most ${most} can be read here. Choose a smaller file.`);
   }
-  const entries = files.map(async (file) => [file.name, new Uint8Array(await file.arrayBuffer())] as const);
-  return Object.fromEntries(await Promise.all(entries));
+  return Object.fromEntries(await Promise.all(files.map(async (file) => [file.name, await bytesOf(file)] as const)));
+}
+
+async function bytesOf(file: File): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new Error(
+      `${file.name} could not be read: it is too large for this browser's memory, or is no longer there. Choose it again, or use npx lowrank.`,
+    );
+  }
 }

@@ -5,7 +5,8 @@ export function count(value: number): string {
 }
 
 export function percent(share: number, digits = 0): string {
-  return `${(100 * share).toFixed(digits)} %`;
+  // Held together by a space that does not break.
+  return `${(100 * share).toFixed(digits)}\u00a0%`;
 }
 
 export function size(bytes: number): string {
@@ -18,6 +19,11 @@ export function size(bytes: number): string {
 /** Two decimals, with a true minus. */
 export function decimal(value: number, digits = 2): string {
   return value.toFixed(digits).replace("-", "\u2212");
+}
+
+/** As `decimal`, with its sign. */
+export function signed(value: number, digits = 2): string {
+  return `${value < 0 ? "" : "+"}${decimal(value, digits)}`;
 }
 
 /** Softmax: logits as shares of confidence. */

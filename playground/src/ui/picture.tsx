@@ -22,6 +22,28 @@ interface MatrixProps {
   readonly class?: string;
 }
 
+interface SpotProps extends MatrixProps {
+  /** Where the marked row and column are, as shares of the matrix from 0 to 1; undefined for a factor that lacks one of them. */
+  readonly spot: { readonly row?: number | undefined; readonly column?: number | undefined };
+  readonly onPoint: (row: number, column: number) => void;
+}
+
+/** A matrix with one row and column marked, which can be pointed at. */
+export function SpottedMatrix({ spot, onPoint, class: className = "matrix", ...matrix }: SpotProps): VNode {
+  const point = (event: PointerEvent): void => {
+    const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
+    const share = (value: number): number => Math.min(0.9999, Math.max(0, value));
+    onPoint(share((event.clientY - box.top) / box.height), share((event.clientX - box.left) / box.width));
+  };
+  return (
+    <div class={`${className} spotted`} onPointerMove={point} onPointerDown={point}>
+      <MatrixCanvas {...matrix} class="fill-frame" />
+      {spot.row !== undefined && <span class="spot-row" style={{ top: `${100 * spot.row}%` }} />}
+      {spot.column !== undefined && <span class="spot-column" style={{ left: `${100 * spot.column}%` }} />}
+    </div>
+  );
+}
+
 /** A matrix; `label` says in words what is to be seen. */
 export function MatrixCanvas({ picture, label, class: className = "matrix" }: MatrixProps): VNode {
   const canvas = useRef<HTMLCanvasElement>(null);

@@ -3,6 +3,9 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { ChartProps } from "./chart.tsx";
 
+/** Steps and ranks are counted: no axis has a half. */
+const wholeSteps: number[] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+
 export interface Plot {
   /** New values for the same lines. */
   show(props: ChartProps): void;
@@ -27,7 +30,7 @@ function dataOf({ x, lines }: ChartProps): uPlot.AlignedData {
   return [[...x], ...lines.map(({ values }) => [...values])] as uPlot.AlignedData;
 }
 
-function optionsOf({ xLabel, lines, height = 180, bars = false }: ChartProps, width: number): uPlot.Options {
+function optionsOf({ xLabel, lines, height = 180 }: ChartProps, width: number): uPlot.Options {
   const styles = getComputedStyle(document.documentElement);
   const read = (name: string): string => styles.getPropertyValue(name).trim();
   const [ink, grid] = [read("--muted"), { stroke: read("--line"), width: 1 }];
@@ -52,7 +55,7 @@ function optionsOf({ xLabel, lines, height = 180, bars = false }: ChartProps, wi
       y: { range: (_, least, most) => [Math.min(0, least ?? 0), (most ?? 1) * 1.08 || 1] },
     },
     axes: [
-      { ...axis, label: xLabel, labelSize: 18, size: 28, grid: { show: false } },
+      { ...axis, label: xLabel, labelSize: 18, size: 28, grid: { show: false }, incrs: wholeSteps },
       ...(hasValue ? [{ ...axis, size: 46 }] : []),
       ...(hasShare
         ? [
@@ -77,7 +80,6 @@ function optionsOf({ xLabel, lines, height = 180, bars = false }: ChartProps, wi
         spanGaps: true,
         points: { show: points, size: 6, fill: read(colour) },
         ...(dash && { dash: [5, 4] }),
-        ...(bars && { paths: uPlot.paths.bars!({ size: [0.7, 40] }), fill: read(colour), points: { show: false } }),
       })),
     ],
   };

@@ -1,8 +1,22 @@
-// Adapters in and out: PEFT's two files, a zip of them, `.onnx_adapter`. What comes in is hostile until it was read whole.
+// Files in and out: adapters (PEFT's two files, a zip of them, `.onnx_adapter`), models, and examples. What comes in is hostile
+// until it was read whole.
 
 import { unzipSync, zipSync } from "fflate";
-import { LowrankError, merge, readOnnxAdapter, writeAdapter, writeModel, writeOnnxAdapter } from "lowrank";
-import type { ExportKind, Files } from "../protocol.ts";
+import {
+  LowrankError,
+  merge,
+  readOnnxAdapter,
+  readSafetensors,
+  type Tensor,
+  tensor,
+  writeAdapter,
+  writeModel,
+  writeOnnxAdapter,
+  writeSafetensors,
+} from "lowrank";
+import { pixelCount } from "../digit/bytes.ts";
+import { isSymbolNames, mostExamples } from "../digit/examples.ts";
+import type { Collection, Digits, ExportKind, Files } from "../protocol.ts";
 import type { Base } from "./base.ts";
 import { adapterOf, type Mixed } from "./mix.ts";
 import { modelFor } from "./runner.ts";
@@ -81,4 +95,52 @@ export function exported(kind: ExportKind, base: Base, { adapter }: Mixed): Uint
   if (kind === "merged") return writeModel(merge(model, adapter));
   if (kind === "onnx_adapter") return writeOnnxAdapter(adapter);
   return zipSync(Object.fromEntries(writeAdapter(adapter)), { level: 6 });
+}
+
+/** Examples as safetensors: `own.images` [count, 784] and `own.labels` [count], and the same of the digits that are mixed in. */
+export function packExamples({ examples, labels }: Collection, { replay }: Base): Uint8Array {
+  const set = (name: string, { images, labels: classes }: Digits): [string, Tensor][] => [
+    [`${name}.images`, tensor("uint8", [classes.length, pixelCount], images)],
+    [`${name}.labels`, tensor("uint8", [classes.length], classes)],
+  ];
+  if (labels === null) return writeSafetensors(new Map([...set("own", examples), ...set("replay", replay)]));
+  return writeSafetensors(new Map(set("own", examples)), { labels: JSON.stringify(labels) });
+}
+
+/**
+ * The examples of such a file.
+ *
+ * @throws LowrankError "file" for what was not written by `packExamples`.
+ */
+export function readExamples(bytes: Uint8Array, name: string): Collection {
+  const { tensors, metadata } = readSafetensors(bytes, name);
+  const [images, classes] = [tensors.get("own.images"), tensors.get("own.labels")];
+  const labels = namesIn(metadata.get("labels"));
+  const count = classes?.data.length ?? 0;
+  const most = labels?.length ?? 10;
+  const fits =
+    images?.data instanceof Uint8Array &&
+    classes?.data instanceof Uint8Array &&
+    images.data.length === count * pixelCount &&
+    count <= mostExamples &&
+    classes.data.every((label) => label < most);
+  if (!fits) {
+    throw new LowrankError(
+      "file",
+      `${name}: expected own.images [count, 784] and own.labels [count] of uint8, at most ${mostExamples}, each below ${most}; save examples in Teach to get such a file`,
+    );
+  }
+  return { examples: { images: images.data as Uint8Array, labels: classes.data as Uint8Array }, labels };
+}
+
+/** Two to ten different names; null where there are none. */
+function namesIn(text: string | undefined): readonly string[] | null {
+  if (text === undefined) return null;
+  try {
+    const names: unknown = JSON.parse(text);
+    if (isSymbolNames(names)) return names;
+  } catch {
+    // Not written here.
+  }
+  return null;
 }

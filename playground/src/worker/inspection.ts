@@ -2,8 +2,9 @@
 import { LowrankError, readModel, type Support, support } from "lowrank";
 import type { Inspection } from "../protocol.ts";
 
-export function inspect(bytes: Uint8Array, r: number, targets: string): Inspection {
-  const model = readModel(bytes);
+/** @throws LowrankError "file" for one that cannot be read into memory, "model" for one that is no model. */
+export async function inspect(file: Blob, r: number, targets: string): Promise<Inspection> {
+  const model = readModel(await bytesOf(file));
   const list = targets.split(",").map((target) => target.trim());
   const targetModules = targets.trim() === "all-linear" || targets.trim() === "" ? "all-linear" : list;
   const { said, faults } = verdict(
@@ -26,6 +27,17 @@ export function inspect(bytes: Uint8Array, r: number, targets: string): Inspecti
     faults: [...faults, ...(said.verdict?.faults ?? [])],
     obstacles: said.verdict?.obstacles.map(({ operator, nodes }) => `${operator}: ${nodes.join(", ")}`) ?? [],
   };
+}
+
+async function bytesOf(file: Blob): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new LowrankError(
+      "file",
+      "could not be read: it takes more memory than the browser gives a page, or is no longer there. Choose it again, or use npx lowrank inspect",
+    );
+  }
 }
 
 /** A configuration that matches nothing says so beside what the model offers. */

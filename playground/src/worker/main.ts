@@ -1,13 +1,15 @@
 // A worker of the page: the runtime, the base and the adapters live here. The page starts one for predictions and measurements,
 // and a second when something is taught, so that predictions go on meanwhile. What only a press of a button needs is loaded then.
+import { LowrankError } from "lowrank";
 import type { Opened } from "../protocol.ts";
 import { type Base, loadBase } from "./base.ts";
 import { fetchKept } from "./fetch.ts";
 import { measure, ranks } from "./measuring.ts";
 import { adapterOf, infoOf, Shelf } from "./mix.ts";
-import { layerPicture, trace } from "./picture.ts";
+import { layerPicture } from "./picture.ts";
 import { Runner, type Where } from "./runner.ts";
 import { serve } from "./serve.ts";
+import { cell, trace } from "./trace.ts";
 
 interface Opening {
   readonly base: Base;
@@ -20,6 +22,15 @@ let opening: Promise<Opening> | undefined;
 let training: AbortController | undefined;
 /** The base's logits for the digit that was last asked for. */
 let read: { readonly key: string; readonly logits: Float32Array } | undefined;
+
+/** Says of an adapter that does not fit what does. */
+function refuse(error: unknown): never {
+  if (!(error instanceof LowrankError)) throw error;
+  throw new LowrankError(
+    "adapter",
+    `${error.message}\nThis page runs LoRA and rsLoRA on its base's fc1, fc2 and fc3; DoRA, trained biases, whole layers, and PiSSA's changed base run with the lowrank library.`,
+  );
+}
 
 function opened(): Promise<Opening> {
   if (opening === undefined) throw new Error("internal: the worker was asked before it was opened");
@@ -41,7 +52,7 @@ serve({
   load: async ({ id, files }) => {
     const { runner } = await opened();
     const adapter = adapterOf(files, "adapter");
-    await runner.check(adapter);
+    await runner.check(adapter).catch(refuse);
     shelf.put(id, adapter);
     return infoOf(adapter, files);
   },
@@ -69,7 +80,12 @@ serve({
     return { base, adapted, ms: performance.now() - begun };
   },
   picture: async ({ mix, layer }) => layerPicture((await opened()).base.model, shelf.mix(mix).adapter, layer),
-  trace: async ({ mix, pixels }) => trace((await opened()).base.model, shelf.mix(mix).adapter, pixels),
+  trace: async ({ mix, pixels }) => {
+    const { model } = (await opened()).base;
+    const whole = shelf.mix({ ...mix, rank: null }).adapter;
+    const parts = mix.parts.map((part) => shelf.mix({ ...mix, parts: [part], rank: null }).adapter);
+    return trace(model, { adapter: shelf.mix(mix).adapter, whole, parts }, pixels);
+  },
   measure: async ({ mix, examples }, _tell, pause) => {
     const { base, runner } = await opened();
     return measure(base, runner, shelf.mix(mix).adapter, examples, pause);
@@ -78,11 +94,18 @@ serve({
     const { base, runner } = await opened();
     return ranks(base, runner, shelf, mix, examples, pause);
   },
+  cell: async ({ mix, layer, at, pixels }) =>
+    cell((await opened()).base.model, shelf.mix(mix).adapter, { layer, at, pixels }),
   export: async ({ mix, kind }) => {
     const [{ base }, { exported }] = await Promise.all([opened(), import("./files.ts")]);
     return exported(kind, base, shelf.mix(mix));
   },
-  inspect: async ({ bytes, r, targets }) => (await import("./inspection.ts")).inspect(bytes, r, targets),
+  packExamples: async (collection) => {
+    const [{ base }, { packExamples }] = await Promise.all([opened(), import("./files.ts")]);
+    return packExamples(collection, base);
+  },
+  readExamples: async ({ name, bytes }) => (await import("./files.ts")).readExamples(bytes, name),
+  inspect: async ({ file, r, targets }) => (await import("./inspection.ts")).inspect(file, r, targets),
   train: async (request, tell) => {
     const [{ base, session }, { teach }] = await Promise.all([opened(), import("./training.ts")]);
     training = new AbortController();

@@ -155,7 +155,8 @@ export function adapterOf(files: Files, where: string): Adapter {
 export function infoOf(adapter: Adapter, files: Files): AdapterInfo {
   const targets = spectrum(factorsOf(adapter)).map(({ path }) => path);
   return {
-    ...{ r: adapter.config.r, alpha: adapter.config.loraAlpha, targets, parameters: parameterCount(adapter) },
+    ...{ r: adapter.config.r, alpha: adapter.config.loraAlpha, isRslora: adapter.config.useRslora },
+    ...{ targets, parameters: parameterCount(adapter) },
     bytes: Object.values(files).reduce((sum, { length }) => sum + length, 0),
     labels: adapter.labels ?? null,
   };

@@ -1,8 +1,7 @@
-// Real matrices as pictures: W, B, A, s B A and their sum, averaged over cells so that the largest fits a screen; and the
-// numbers of one digit on its way through the first layer.
+// Real matrices as pictures: W, B, A, s B A and their sum, averaged over cells so that the largest fits a screen.
 import type { Adapter, Model } from "lowrank";
-import { normalized, pixelCount, side } from "../digit/bytes.ts";
-import type { LayerPicture, Picture, Trace } from "../protocol.ts";
+import { side } from "../digit/bytes.ts";
+import type { LayerPicture, Picture } from "../protocol.ts";
 import { biasOf, weightOf } from "./base.ts";
 import { factorsAt } from "./mix.ts";
 
@@ -40,35 +39,15 @@ export function layerPicture(model: Model, adapter: Adapter | null, path: string
   };
 }
 
-/** What the first layer does with one digit. */
-export function trace(model: Model, adapter: Adapter | null, pixels: Uint8Array): Trace {
-  const path = "fc1";
-  const [x, w, bias] = [normalized(pixels), weightOf(model, path), biasOf(model, path)];
-  const { a, b, r, scale } = factors(adapter, path);
-  const dot = (values: ArrayLike<number>, row: number): number => {
-    let sum = 0;
-    for (let column = 0; column < pixelCount; column++) sum += values[row * pixelCount + column]! * x[column]!;
-    return sum;
-  };
-  const ax = Array.from({ length: r }, (_, row) => dot(a, row));
-  const moved = (unit: number): number => ax.reduce((sum, value, rank) => sum + scale * b[unit * r + rank]! * value, 0);
-  let unit = 0;
-  for (let other = 1; other < bias.length; other++) if (Math.abs(moved(other)) > Math.abs(moved(unit))) unit = other;
-  const rows = Array.from({ length: r }, (_, row) => {
-    const values = Float32Array.from(a.slice(row * pixelCount, (row + 1) * pixelCount));
-    return { values, width: side, height: side, limit: deviations * deviation(values) };
-  });
-  return { ax, scale, unit, wx: dot(w, unit) + bias[unit]!, update: r === 0 ? 0 : moved(unit), rows };
-}
-
-interface Factors {
+export interface Factors {
   readonly a: Float32Array;
   readonly b: Float32Array;
   readonly r: number;
   readonly scale: number;
 }
 
-function factors(adapter: Adapter | null, path: string): Factors {
+/** A layer's A, B, r and s; r is 0 where the adapter leaves it alone. */
+export function factors(adapter: Adapter | null, path: string): Factors {
   const found = factorsAt(adapter, path);
   if (adapter === null || found === undefined)
     return { a: new Float32Array(0), b: new Float32Array(0), r: 0, scale: 0 };
@@ -123,6 +102,11 @@ function picture({ values, rows, columns }: Grid, limit: number): Picture {
   };
 }
 
+/** A row of the first layer's A as the picture that a digit is compared with. */
+export function rowPicture(values: Float32Array): Picture {
+  return { values, width: side, height: side, limit: deviations * deviation(values) };
+}
+
 /** A thin factor, with colours of its own. */
 function strip(grid: Grid): Picture {
   if (grid.values.length === 0) return { values: new Float32Array(0), width: 0, height: 0, limit: 1 };
@@ -133,7 +117,7 @@ function deviation(values: ArrayLike<number>): number {
   return norm(values) / Math.sqrt(values.length);
 }
 
-function norm(values: ArrayLike<number>): number {
+export function norm(values: ArrayLike<number>): number {
   let sum = 0;
   for (let index = 0; index < values.length; index++) sum += values[index]! ** 2;
   return Math.sqrt(sum);

@@ -15,7 +15,7 @@ export type Handlers = {
 };
 
 /** What people wait for while they draw, move a slider, or have just trained. */
-const quick: ReadonlySet<Method> = new Set<Method>(["predict", "load", "compose", "trace"]);
+const quick: ReadonlySet<Method> = new Set<Method>(["predict", "load", "compose", "trace", "cell"]);
 
 /** Answers the page's requests with these handlers. */
 export function serve(handlers: Handlers): void {

@@ -17,7 +17,14 @@ import {
   writeCheckpoint,
 } from "lowrank";
 import { pixelCount } from "../digit/bytes.ts";
-import type { Digits, TrainingProgress, TrainingRequest, TrainingResult, TrainingSettings } from "../protocol.ts";
+import type {
+  Digits,
+  SavedProgress,
+  TrainingProgress,
+  TrainingRequest,
+  TrainingResult,
+  TrainingSettings,
+} from "../protocol.ts";
 import type { Base } from "./base.ts";
 import { batchOf, symbolModel, type Where } from "./runner.ts";
 import { turn } from "./turn.ts";
@@ -28,6 +35,9 @@ const ownInBatch = 16;
 /** Kept digits that are asked while training: every fifth, so that asking takes no longer than learning. */
 const everyFifth = 5;
 
+/** How much of a run a reload may lose, in ms. */
+const savingEvery = 1000;
+
 /**
  * Trains an adapter, and tells how it goes. Throws LowrankError "config" for settings that cannot be, "data" for a loss that is
  * not finite.
@@ -35,7 +45,11 @@ const everyFifth = 5;
 export async function teach(
   base: Base,
   request: TrainingRequest,
-  { session, signal, tell }: { session: Where; signal: AbortSignal; tell: (progress: TrainingProgress) => void },
+  {
+    session,
+    signal,
+    tell,
+  }: { session: Where; signal: AbortSignal; tell: (progress: TrainingProgress | SavedProgress) => void },
 ): Promise<TrainingResult> {
   const { settings, examples, labels } = request;
   const adapted =
@@ -47,14 +61,18 @@ export async function teach(
   const replay = labels === null && settings.replay > 0 ? base.replay : null;
   const kept = labels === null ? thinned(base.kept) : null;
   let checkpoint: Checkpoint | undefined;
+  let told = performance.now();
   const keep = (saved: Checkpoint): void => {
     checkpoint = saved;
+    if (performance.now() - told < savingEvery) return;
+    told = performance.now();
+    tell({ kind: "saved", step: saved.step, checkpoint: writeCheckpoint(saved) });
   };
   const reporter = new Reporter(tell);
   const evaluation: NonNullable<TrainOptions["evaluation"]> = {
     sets: { own: [batchOf(examples)], ...(kept !== null && { kept: [batchOf(kept)] }) },
     metrics: { accuracy: accuracy() },
-    every: { steps: Math.max(5, Math.round(settings.steps / 4)) },
+    every: { steps: Math.min(25, Math.max(5, Math.round(settings.steps / 4))) },
     atStart: true,
   };
   const { adapter, history } = await train(adapted, mixedBatches(examples, replay, settings), {
