@@ -24,6 +24,24 @@ export function operations({ kind, batch, r = 0 }) {
 }
 
 /**
+ * Operations of a LoRA step on GPT-2's shape (bench/models.js), r on c_attn in every layer or in the top one only: forward; back through
+ * the head and what lies above the lowest adapter, whose own c_attn the gradient does not pass; the products with A and B. Causal
+ * attention is counted whole, as it is computed.
+ * @param {{ layers: number, vocabulary: number, batch: number, tokens: number, r?: number, top?: boolean }} shape
+ */
+export function gpt2Operations({ layers, vocabulary, batch, tokens, r = 8, top = false }) {
+  const width = 768;
+  const [qkv, others, head] = [3 * width ** 2, 9 * width ** 2, vocabulary * width];
+  const attention = 2 * tokens * width;
+  const walked = top ? 1 : layers;
+  const forward = layers * (qkv + others + attention) + head;
+  const back = walked * (others + 2 * attention) + (walked - 1) * qkv + head;
+  // x A^T and h B^T, dB, dh, dA, and dh A where the gradient goes on.
+  const thin = r * (walked * (2 * width + 9 * width) + (walked - 1) * width);
+  return 2 * batch * tokens * (forward + back + thin);
+}
+
+/**
  * @param {import("./harness.js").BenchCase} benchCase
  * @param {{ gflops: number, copyGBs: number }} speed
  * @returns {number} milliseconds
