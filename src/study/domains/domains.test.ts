@@ -53,6 +53,10 @@ test("trains, keeps and goes on", { timeout: 120_000 }, async () => {
   expect(svg).toContain("rotation:60, LoRA: won");
   expect(readFileSync(join(folder, "run", "report.html"), "utf8")).toContain("rotation:60");
 
+  const kept = statSync(join(folder, "run", "router.json")).mtimeMs;
+  expect((await run(["rotation:60", "invert"])).summary).toEqual(second.summary);
+  expect(statSync(join(folder, "run", "router.json")).mtimeMs).toBe(kept);
+
   await expect(run(["invert"], { rank: 4 })).rejects.toThrow(/expected the settings and data of this run/);
 });
 
