@@ -213,14 +213,17 @@ function extracting(): Command {
   );
   return ranked(command.argument("<base>", "an .onnx file").argument("<tuned>", "an .onnx file with the same layers"))
     .option("--target <modules>", `${targetsHelp} (default: all)`, collect)
-    .option("--fan-in-fan-out", "note that PyTorch's layers store their weights as [in, out] (GPT-2's Conv1D)")
+    .option(
+      "--fan-in-fan-out",
+      "note that PyTorch's layers store their weights as [in, out] (default: as the base's names tell; GPT-2's Conv1D)",
+    )
     .action(async (base: string, tuned: string, flags: ExtractFlags) => {
       const terminal = createTerminal({ json: flags.json ?? false });
       const { output, target } = flags;
       const { adapter, modules, relativeError, ...rest } = extract(await loadModel(base), await loadModel(tuned), {
         ...choiceOf(flags),
         ...(target !== undefined && { targetModules: parseTargets(target) }),
-        config: { fanInFanOut: flags.fanInFanOut ?? false },
+        ...(flags.fanInFanOut !== undefined && { config: { fanInFanOut: flags.fanInFanOut } }),
       });
       await saveAdapter(output, adapter, { dryRun: flags.dryRun ?? false });
       terminal.say(formatLosses(modules, relativeError));
