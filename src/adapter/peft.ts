@@ -5,6 +5,7 @@ import { LowrankError, throwFaults } from "../errors.ts";
 import type { Adapter, AdapterConfig, StorageType } from "../lora/config.ts";
 import { type AdapterModule, collectModules } from "../lora/keys.ts";
 import { plainAdapter } from "../lora/residual.ts";
+import { isSaved } from "../lora/saved.ts";
 import { rankOf } from "../lora/scale.ts";
 import type { Tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
@@ -251,7 +252,10 @@ function unplaced(config: AdapterConfig, modules: readonly AdapterModule[]): str
     return [`${configName}: target_modules names nothing; the modules of ${weightsName} are taken`];
   const names = (target: string, path: string): boolean => path === target || path.endsWith(`.${target}`);
   const unnamed = modules.filter(({ path }) => !targets.some((target) => names(target, path)));
-  const empty = targets.filter((target) => !modules.some(({ path }) => names(target, path)));
+  // PEFT's expanded "all-linear" also lists what is left out, or saved whole.
+  const mayBeEmpty = (target: string): boolean =>
+    config.excludeModules !== null || isSaved(target, config.modulesToSave);
+  const empty = targets.filter((target) => !mayBeEmpty(target) && !modules.some(({ path }) => names(target, path)));
   return [
     ...unnamed.map(
       ({ path }) => `${quote(path)} has tensors, but target_modules does not name it: PEFT would not load them`,

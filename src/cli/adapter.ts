@@ -2,7 +2,7 @@
 import { Command, Option } from "commander";
 import type { RankChoice } from "../adapter/checks.ts";
 import { type CombineMethod, type CombineOptions, combine, combineMethods } from "../adapter/combine.ts";
-import { compare, spectrum } from "../adapter/compare.ts";
+import { besideUpdates, compare, spectrum } from "../adapter/compare.ts";
 import { extract } from "../adapter/extract.ts";
 import { merge } from "../adapter/merge.ts";
 import type { MajoritySignMethod } from "../adapter/prune.ts";
@@ -71,7 +71,10 @@ function show(): Command {
       const adapter = await open(folder, terminal);
       const modules = spectrum(adapter);
       terminal.say(formatSpectrum(modules, { unicode: supportsUnicode(process.env) }));
-      if (json) emit(terminal, { adapter: folder, modules });
+      const beside = besideUpdates(adapter);
+      if (beside.length > 0)
+        terminal.say(`Beside these updates, the adapter has ${beside.length} tensors: ${beside.join(", ")}`);
+      if (json) emit(terminal, { adapter: folder, modules, beside });
     });
 }
 
