@@ -6,13 +6,25 @@ import { resolveConfig } from "../lora/config.ts";
 import { adapterKeys } from "../lora/keys.ts";
 import { tensor } from "../tensor.ts";
 import { combine, subtract } from "./combine.ts";
-import { compare, spectrum, subspaceAngles } from "./compare.ts";
+import { besideUpdates, compare, spectrum, subspaceAngles } from "./compare.ts";
 import { rescale, resize } from "./resize.ts";
 import { deltas, layers, randomAdapter } from "./testing/adapters.ts";
 
 const outOf = (path: string): number => layers.find((layer) => layer.path === path)!.outFeatures;
 
 describe("spectrum", () => {
+  it("leaves what is no A and no B aside, and says what that is", () => {
+    const adapter = diagonal([4, 2]);
+    const key = "base_model.model.head.weight";
+    const more = {
+      ...adapter,
+      tensors: new Map(adapter.tensors).set(key, tensor("float32", [1, 1], Float32Array.of(1))),
+    };
+    expect(spectrum(more)).toEqual(spectrum(adapter));
+    expect(besideUpdates(more)).toEqual([key]);
+    expect(besideUpdates(adapter)).toEqual([]);
+  });
+
   it("has the singular values of the whole updates, grouped ones too", () => {
     const adapter = randomAdapter(1, { useRslora: true });
     const whole = deltas(adapter);

@@ -4,6 +4,7 @@ import { throwFaults } from "../errors.ts";
 import { type Matrix, multiply, transpose } from "../linalg/matrix.ts";
 import { svd } from "../linalg/svd.ts";
 import type { Adapter } from "../lora/config.ts";
+import { modulesOf } from "../lora/keys.ts";
 import { elementCount } from "../tensor.ts";
 import { share } from "./resize.ts";
 import { type Thin, type ThinModule, thinModules, wholeOf } from "./thin.ts";
@@ -29,13 +30,16 @@ export interface ModuleSpectrum {
 }
 
 /**
- * The singular values of each update s B A, and how much of the rank they use.
+ * The singular values of each update s B A, and how much of the rank they use. What an adapter has beside A and B (magnitudes of
+ * DoRA, biases, saved modules) is not looked at: `besideUpdates` lists it.
  *
- * @throws LowrankError "adapter" for tensors beyond A and B.
+ * @throws LowrankError "adapter" for factors that do not fit each other.
  * @example for (const { path, r, effectiveRank } of spectrum(adapter)) console.log(path, effectiveRank / r);
  */
 export function spectrum(adapter: Adapter): ModuleSpectrum[] {
-  return thinModules(adapter, "spectrum").map((module): ModuleSpectrum => {
+  const beside = new Set(besideUpdates(adapter));
+  const tensors = new Map([...adapter.tensors].filter(([key]) => !beside.has(key)));
+  return thinModules({ ...adapter, tensors }, "spectrum").map((module): ModuleSpectrum => {
     const { path, out, inDims, r, scale } = module;
     const { s } = thinSvd(wholeOf(module), scale);
     const values = [...s];
@@ -49,6 +53,12 @@ export function spectrum(adapter: Adapter): ModuleSpectrum[] {
       rank99: isZero ? 0 : rankForEnergy(s, 0.99),
     };
   });
+}
+
+/** The keys of an adapter's tensors that are no A and no B. */
+export function besideUpdates(adapter: Adapter): string[] {
+  const factors = new Set(modulesOf(adapter).flatMap(({ keys }) => [keys.a, keys.b]));
+  return [...adapter.tensors.keys()].filter((key) => !factors.has(key));
 }
 
 function effectiveRank(values: readonly number[]): number {

@@ -7,6 +7,7 @@ import type { Svd } from "../linalg/svd.ts";
 import { type Adapter, type LoraConfig, resolveConfig } from "../lora/config.ts";
 import { dilationFault } from "../lora/factors.ts";
 import { adapterKeys } from "../lora/keys.ts";
+import { storesFanInFirst } from "../lora/saved.ts";
 import { selectSites } from "../lora/targets.ts";
 import { behindIdentity, producers, storedValue } from "../onnx/graph.ts";
 import { floatValues, type Model, type StoredTensor } from "../onnx/model.ts";
@@ -75,7 +76,13 @@ export function extract(base: Model, tuned: Model, options: ExtractOptions): Ext
   if (faults.length === 0 && changed.length === 0) faults.push("expected a layer whose weights differ, got none");
   throwFaults("model", "extract", faults);
   const modules = changed.map(({ module }) => module);
-  const config = resolveConfig({ ...options.config, targetModules: [...new Set(modules.map(({ path }) => path))] });
+  const paths = new Set(modules.map(({ path }) => path));
+  const extracted = sites(base).filter(({ modulePath }) => paths.has(modulePath));
+  const config = resolveConfig({
+    fanInFanOut: storesFanInFirst(base.graph, extracted),
+    ...options.config,
+    targetModules: [...paths],
+  });
   const all = (key: "lost" | "whole"): number => Math.hypot(...changed.map((entry) => entry[key]));
   return {
     adapter: adapterOf(config, modules),

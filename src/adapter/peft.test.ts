@@ -262,6 +262,7 @@ describe("readAdapter", () => {
       'my/adapter: key "zeta" is not known: it is kept, and has no effect',
       'my/adapter: key "new" is not known: it is kept, and has no effect',
       'my/adapter: "fc" has tensors, but target_modules does not name it: PEFT would not load them',
+      'my/adapter: target_modules names "other", which has no tensors: it stays as the base has it',
     ]);
     const written = text(writeAdapter(adapter).get(configName));
     expect(written).toContain('"zeta": 1.50\n}');

@@ -5,6 +5,7 @@ import { LowrankError, throwFaults } from "../errors.ts";
 import type { Adapter, AdapterConfig, StorageType } from "../lora/config.ts";
 import { type AdapterModule, collectModules } from "../lora/keys.ts";
 import { plainAdapter } from "../lora/residual.ts";
+import { isSaved } from "../lora/saved.ts";
 import { rankOf } from "../lora/scale.ts";
 import type { Tensor } from "../tensor.ts";
 import { readConfig, writeConfig } from "./config-file.ts";
@@ -243,15 +244,26 @@ function checkRanks(config: AdapterConfig, modules: readonly AdapterModule[], fa
   }
 }
 
-/** PEFT loads an adapter without a word when its configuration leaves some of its tensors without a place. */
+/** PEFT loads an adapter without a word when its tensors and the modules that its configuration names differ. */
 function unplaced(config: AdapterConfig, modules: readonly AdapterModule[]): string[] {
   const targets = config.targetModules;
   if (typeof targets === "string") return [];
   if (targets.length === 0)
     return [`${configName}: target_modules names nothing; the modules of ${weightsName} are taken`];
-  return modules
-    .filter(({ path }) => !targets.some((target) => path === target || path.endsWith(`.${target}`)))
-    .map(({ path }) => `${quote(path)} has tensors, but target_modules does not name it: PEFT would not load them`);
+  const names = (target: string, path: string): boolean => path === target || path.endsWith(`.${target}`);
+  const unnamed = modules.filter(({ path }) => !targets.some((target) => names(target, path)));
+  // PEFT's expanded "all-linear" also lists what is left out, or saved whole.
+  const mayBeEmpty = (target: string): boolean =>
+    config.excludeModules !== null || isSaved(target, config.modulesToSave);
+  const empty = targets.filter((target) => !mayBeEmpty(target) && !modules.some(({ path }) => names(target, path)));
+  return [
+    ...unnamed.map(
+      ({ path }) => `${quote(path)} has tensors, but target_modules does not name it: PEFT would not load them`,
+    ),
+    ...empty.map(
+      (target) => `target_modules names ${quote(target)}, which has no tensors: it stays as the base has it`,
+    ),
+  ];
 }
 
 function withTargets(config: AdapterConfig, tensors: ReadonlyMap<string, Tensor>): AdapterConfig {

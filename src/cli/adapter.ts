@@ -2,7 +2,7 @@
 import { Command, Option } from "commander";
 import type { RankChoice } from "../adapter/checks.ts";
 import { type CombineMethod, type CombineOptions, combine, combineMethods } from "../adapter/combine.ts";
-import { compare, spectrum } from "../adapter/compare.ts";
+import { besideUpdates, compare, spectrum } from "../adapter/compare.ts";
 import { extract } from "../adapter/extract.ts";
 import { merge } from "../adapter/merge.ts";
 import type { MajoritySignMethod } from "../adapter/prune.ts";
@@ -71,7 +71,10 @@ function show(): Command {
       const adapter = await open(folder, terminal);
       const modules = spectrum(adapter);
       terminal.say(formatSpectrum(modules, { unicode: supportsUnicode(process.env) }));
-      if (json) emit(terminal, { adapter: folder, modules });
+      const beside = besideUpdates(adapter);
+      if (beside.length > 0)
+        terminal.say(`Beside these updates, the adapter has ${beside.length} tensors: ${beside.join(", ")}`);
+      if (json) emit(terminal, { adapter: folder, modules, beside });
     });
 }
 
@@ -213,14 +216,17 @@ function extracting(): Command {
   );
   return ranked(command.argument("<base>", "an .onnx file").argument("<tuned>", "an .onnx file with the same layers"))
     .option("--target <modules>", `${targetsHelp} (default: all)`, collect)
-    .option("--fan-in-fan-out", "note that PyTorch's layers store their weights as [in, out] (GPT-2's Conv1D)")
+    .option(
+      "--fan-in-fan-out",
+      "note that PyTorch's layers store their weights as [in, out] (default: as the base's names tell; GPT-2's Conv1D)",
+    )
     .action(async (base: string, tuned: string, flags: ExtractFlags) => {
       const terminal = createTerminal({ json: flags.json ?? false });
       const { output, target } = flags;
       const { adapter, modules, relativeError, ...rest } = extract(await loadModel(base), await loadModel(tuned), {
         ...choiceOf(flags),
         ...(target !== undefined && { targetModules: parseTargets(target) }),
-        config: { fanInFanOut: flags.fanInFanOut ?? false },
+        ...(flags.fanInFanOut !== undefined && { config: { fanInFanOut: flags.fanInFanOut } }),
       });
       await saveAdapter(output, adapter, { dryRun: flags.dryRun ?? false });
       terminal.say(formatLosses(modules, relativeError));

@@ -9,6 +9,7 @@ import { openSession, type Session, type Tensors } from "../runtime/session.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import type { AdaptedModel } from "./adapted.ts";
 import { attachLora } from "./attach.ts";
+import type { LoraConfig } from "./config.ts";
 import { disabledTensors, initAdapter, parameterCount } from "./init.ts";
 import { adapterKeys } from "./keys.ts";
 import { bits, drawn, type LayerForm, layerForms, snapshot, stack, twoLayers } from "./testing/models.ts";
@@ -211,6 +212,14 @@ describe("attachLora", () => {
 
   it("reports a faulty configuration before anything else", () => {
     expect(() => attachLora(stack(["a"]), { r: 0, targetModules: ["b"] })).toThrow(LowrankError);
+  });
+
+  it("notes layers that store [in, out], which PEFT wants to know of, unless told", () => {
+    const of = (config: LoraConfig, form: LayerForm): boolean | undefined =>
+      attachLora(twoLayers(form), config).config?.fanInFanOut;
+    expect(of({}, "Gemm in,out")).toBe(true);
+    expect(of({}, "Gemm out,in")).toBe(false);
+    expect(of({ fanInFanOut: false }, "Gemm in,out")).toBe(false);
   });
 });
 

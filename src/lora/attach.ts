@@ -14,7 +14,7 @@ import { type Branch, branchFor } from "./branches.ts";
 import { type AdapterConfig, type LoraConfig, resolveConfig } from "./config.ts";
 import { dilationFault, factorDims } from "./factors.ts";
 import { adapterKeys, besideKey } from "./keys.ts";
-import { inputsOf, isKeptWhole, savedParameters } from "./saved.ts";
+import { inputsOf, isKeptWhole, savedParameters, storesFanInFirst } from "./saved.ts";
 import { rankOf, scaleOf } from "./scale.ts";
 import { type Rewriting, rewritingFor, type Stage } from "./stages.ts";
 import { selectSites } from "./targets.ts";
@@ -33,12 +33,14 @@ import { valuesOf } from "./weights.ts";
  * const adapted = attachLora(model, { r: 8, loraAlpha: 16, targetModules: ["query", "value"] });
  */
 export function attachLora(base: Model, config: LoraConfig = {}): AdaptedModel {
-  const resolved = resolveConfig(config);
+  const wanted = resolveConfig(config);
   refuseMergedDecoder(base);
   const model = computedInFloat32(upgradeModel(withoutZipMaps(base)));
   const all = sites(model);
   if (all.length === 0) refuseIntegers(model.graph);
-  const chosen = selectSites(resolved, all).filter((site) => !isKeptWhole(site.modulePath, resolved.modulesToSave));
+  const chosen = selectSites(wanted, all).filter((site) => !isKeptWhole(site.modulePath, wanted.modulesToSave));
+  const fanInFanOut = config.fanInFanOut ?? storesFanInFirst(model.graph, chosen);
+  const resolved = { ...wanted, fanInFanOut };
   const adaptedSites = chosen.map((site) => adaptedSite(resolved, site));
   checkSites(model, adaptedSites);
   const faults = variantFaults(model.graph, adaptedSites);

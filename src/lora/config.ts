@@ -20,7 +20,7 @@ export interface LoraConfig {
   rankPattern?: Readonly<Record<string, number>>;
   /** Alpha by module path or pattern, over loraAlpha. */
   alphaPattern?: Readonly<Record<string, number>>;
-  /** The layer stores its weight as [in, out] (Hugging Face Conv1D). Default false. */
+  /** The layers store their weights as [in, out] (Hugging Face Conv1D). Default: whether all targeted Linear layers do. */
   fanInFanOut?: boolean;
   /**
    * How A and B start. `true` (default): A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0; "gaussian": A ~ N(0, (1/r)^2), B = 0;

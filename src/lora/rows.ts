@@ -73,7 +73,7 @@ export function withRows(adapted: AdaptedModel): RowModel {
   const sites: RowSite[] = [];
   for (const node of graph.nodes) {
     const branch = branches.get(node);
-    if (branch !== undefined) sites.push(addChoice(g, inputs, branch, reserved));
+    if (branch !== undefined) sites.push(addChoice(g, inputs, branch, reserved, infos));
     else if (!moved.has(node)) g.node(node);
   }
   return { model: { ...adapted.model, graph: g.build() }, inputs, sites, faults };
@@ -166,14 +166,21 @@ function isRowMatrix(
 }
 
 /** The site's branch moved into an If, beside one that goes by rows. Returns the inputs that this one got. */
-function addChoice(g: GraphBuilder, inputs: RowInputs, branch: SiteBranch, reserved: readonly string[]): RowSite {
+function addChoice(
+  g: GraphBuilder,
+  inputs: RowInputs,
+  branch: SiteBranch,
+  reserved: readonly string[],
+  infos: ReadonlyMap<string, TensorInfo>,
+): RowSite {
   const { adapted, nodes } = branch;
   const { site } = adapted;
   const output = site.node.outputs[0]!;
   const { site: row, write } = site.kernel.length === 0 ? bankForm(g, inputs, branch) : maskForm(g, inputs, branch);
   const subgraph = (name: string, fill: (s: GraphBuilder) => Value): Graph => {
     const s = graphBuilder({ opset: g.opset, name, scope: `${name}/`, reserved });
-    s.output(fill(s), "float32");
+    // Without a shape here the runtime knows none behind the If, and leaves out fusions that the base has.
+    s.output(fill(s), "float32", infos.get(output)?.shape);
     return s.build();
   };
   const one = subgraph(`${site.modulePath}/lora/one`, (s) => copyNodes(s, nodes, output));

@@ -94,9 +94,7 @@ function placesOf(graph: Graph): Places {
 
 function siteParameters(site: Site, { graph, values, made }: Places): ModuleParameter[] {
   const { modulePath: path, node, weight, bias, kind, layout, outFeatures } = site;
-  // Hugging Face's Conv1D has its weight as [in, out]; what an exporter turned it calls by a made-up name.
-  const isOwnLayout =
-    kind !== "Linear" || layout === "out,in" || (graph.initializers.has(weight) && weight.endsWith(".weight"));
+  const isOwnLayout = kind !== "Linear" || layout === "out,in" || isConv1D(graph, site);
   const stored = isStored(graph, made, weight);
   const found: ModuleParameter[] = [];
   if (stored) {
@@ -115,6 +113,17 @@ function siteParameters(site: Site, { graph, values, made }: Places): ModulePara
     found.push({ path, name: "bias", dims: [outFeatures], uses: [use], values: read });
   }
   return found;
+}
+
+/** Whether a layer is Hugging Face's Conv1D, whose weight is [in, out]: what an exporter turned it calls by a made-up name. */
+export function isConv1D({ initializers }: Graph, { kind, layout, weight }: Site): boolean {
+  return kind === "Linear" && layout === "in,out" && initializers.has(weight) && weight.endsWith(".weight");
+}
+
+/** What PEFT's fan_in_fan_out is for these layers, with one value for all: whether every Linear among them is a Conv1D. */
+export function storesFanInFirst(graph: Graph, all: readonly Site[]): boolean {
+  const linear = all.filter(({ kind }) => kind === "Linear");
+  return linear.length > 0 && linear.every((site) => isConv1D(graph, site));
 }
 
 function weightDims({ layout, inFeatures, outFeatures, kernel, groups }: Site): readonly number[] {

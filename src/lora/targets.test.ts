@@ -76,6 +76,12 @@ describe("a list", () => {
     expect(refused({ targetModules: ["x".repeat(1_000_000)] }).code).toBe("config");
     expect(performance.now() - begun).toBeLessThan(1000);
   });
+
+  it("takes a list from a file with entries for other architectures, as long as one matches", () => {
+    const extra = { inference_mode: true };
+    expect(selected({ targetModules: ["query", "c_attn"], extra })).toEqual(selected({ targetModules: ["query"] }));
+    expect(refused({ targetModules: ["c_attn"], extra }).message).toMatch(/"c_attn"\] matches no layer/);
+  });
 });
 
 describe("a string", () => {

@@ -20,19 +20,20 @@ const maxWays = 1e12;
 /**
  * The sites that `config` targets, in graph order.
  *
- * @throws LowrankError "config" when nothing matches, when a list entry matches nothing (with the nearest paths), when an
- * expression is invalid, or when two sites share a path that was targeted.
+ * @throws LowrankError "config" when nothing matches, when a list entry matches nothing (with the nearest paths; in a
+ * configuration that was read from a file, one that matches is enough, as to PEFT), when an expression is invalid, or when
+ * two sites share a path that was targeted.
  */
 export function selectSites(
   config: Pick<AdapterConfig, "targetModules" | "excludeModules"> &
-    Partial<Pick<AdapterConfig, "taskType" | "layersToTransform" | "layersPattern">>,
+    Partial<Pick<AdapterConfig, "taskType" | "layersToTransform" | "layersPattern" | "extra">>,
   all: readonly Site[],
 ): Site[] {
   const { excludeModules } = config;
   const paths = all.map((site) => site.modulePath);
   const targetModules = withoutLostScope(config.targetModules, paths);
   if (all.length === 0) throw new LowrankError("config", "targetModules: the model has no layer that can be adapted");
-  if (typeof targetModules !== "string") {
+  if (typeof targetModules !== "string" && !isFromFile(config)) {
     const unmatched = targetModules.filter((entry) => !paths.some((path) => matchesEntry(entry, path)));
     throwFaults(
       "config",
@@ -68,6 +69,11 @@ export function selectSites(
     ),
   );
   return chosen;
+}
+
+/** People list the layers of several architectures in one file of PEFT's, which always has keys that we only keep. */
+function isFromFile({ extra = {} }: { extra?: AdapterConfig["extra"] }): boolean {
+  return Object.keys(extra).length > 0;
 }
 
 /** Of `wanted`, what layersToTransform leaves. As in PEFT, a path that is itself an entry of the targets is left alone. */

@@ -204,6 +204,24 @@ describe.each(cases)("$name", ({ model, paths, input, step }) => {
   });
 });
 
+describe("off", () => {
+  it("is the base bit for bit where the runtime fuses what lies behind a layer", async () => {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", ["batch", 3, 8]);
+    const h = g.op("Add", [x, linear(g, x, "fc", [8, 8], "MatMul")]);
+    const ones = g.initializer("ln.weight", drawn("ln.weight", 8));
+    const norm = g.op("LayerNormalization", [h, ones, g.initializer("ln.bias", drawn("ln.bias", 8))]);
+    g.output(linear(g, norm, "head", [8, 4], "MatMul"), "float32");
+    const model = createModel(g.build(), { opset: 18 });
+    const [base, session] = [await open(model), await open(attachLora(model, { r: 2 }))];
+    for (let seed = 0; seed < 5; seed++) {
+      const inputs = { x: drawn(`x${seed}`, 16, 3, 8) };
+      const [[off], [plain]] = [[...(await session.run(inputs)).values()], [...(await base.run(inputs)).values()]];
+      expect(bits(off!)).toEqual(bits(plain!));
+    }
+  });
+});
+
 describe("loading and unloading", () => {
   const adapted = attachLora(twoLayers(), { r: 2, loraAlpha: 2 });
   const [first, second] = [adapterOf(adapted, "first", { r: 2 }), adapterOf(adapted, "second", { r: 3 })];
