@@ -8,6 +8,7 @@ import { writeFileAtomic } from "../runs/files.ts";
 import { packFiles, resultFiles, resumeFiles, unpackFiles, writeFiles } from "./bundle.ts";
 import { type Input, sha256 } from "./inputs.ts";
 import type { Outcome } from "./outcome.ts";
+import { storeFailure } from "./place-failure.ts";
 import type { Store } from "./store.ts";
 import type { SweepPlan } from "./trials.ts";
 
@@ -30,7 +31,7 @@ export async function publishSweep(store: Store, plan: SweepPlan): Promise<void>
 export async function fetchPlan(store: Store, id: string): Promise<SweepPlan> {
   const plan = (await getJson(store, planKey(id))) as SweepPlan | null;
   const where = `${store.name}/${planKey(id)}`;
-  if (plan === null) throw new LowrankError("file", `${where}: not found; is this the store of that sweep?`);
+  if (plan === null) throw storeFailure(`${where}: not found; is this the store of that sweep?`);
   throwFaults("file", where, planFaults(plan));
   return plan;
 }
