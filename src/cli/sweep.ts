@@ -119,9 +119,9 @@ function statusCommand(): Command {
       const { json = false, ...flags } = self.optsWithGlobals<SweepFlags>();
       const terminal = createTerminal({ json });
       const state = await lookAt(folder, flags, terminal);
-      const left = waitingJobs(state) > 0 && !state.isWorkedOn;
-      const rest = state.cancelled ? "cancelled; " : left ? "nobody trains it; " : "";
-      terminal.say(`${headline(state)}${rest === "" ? "" : `; ${rest}go on with: lowrank sweep resume ${folder}`}`);
+      const isFine = waitingJobs(state) === 0 || (state.isWorkedOn && !state.cancelled);
+      const rest = `; ${state.cancelled ? "cancelled" : "nobody trains it"}; go on with: lowrank sweep resume ${folder}`;
+      terminal.say(`${headline(state)}${isFine ? "" : rest}`);
       for (const line of runningLines(state)) terminal.say(`  ${line}`);
       terminal.say(standingsTable(state.plan, state.results, 20));
       if (json) {
@@ -140,7 +140,7 @@ function statusCommand(): Command {
 /** The folder, or what the queue knows beyond it: of workers whose results nobody fetches at the moment. */
 async function lookAt(folder: string, flags: PlaceFlags, terminal: Terminal): Promise<SweepView> {
   const view = await readSweepFolder(folder);
-  const place = view.isWorkedOn ? null : await placeOfSweep(folder, flags);
+  const place = view.isWorkedOn || waitingJobs(view) === 0 ? null : await placeOfSweep(folder, flags);
   if (place === null) return view;
   try {
     return await readQueuedSweep(folder, place);

@@ -13,7 +13,8 @@ export function storeFailure(message: string, cause?: unknown): LowrankError {
 
 /** What the system said of a failure, as its code; null where it said nothing. */
 export function systemCode(error: unknown): string | null {
-  return error instanceof LowrankError ? (errorCode(error.cause) ?? null) : null;
+  if (!(error instanceof LowrankError)) return null;
+  return errorCode(error.cause) ?? systemCode(error.cause);
 }
 
 /** An error as the system throws them, which another process told of. */

@@ -88,9 +88,10 @@ async function followPlan(
   for (const warning of await checkQueue(place.queue)) watcher.warn(warning);
   const store = await openStore(place.store);
   const { folder, release } = await openHeld(out, plan);
-  const queues = await openQueues(place.queue, onceInAWhile(watcher.warn));
+  const onError = onceInAWhile(watcher.warn);
+  const queues = await openQueues(place.queue, onError);
   const events = new queues.bull.QueueEvents(trialQueue, { connection: queues.connection, prefix });
-  events.on("error", onceInAWhile(watcher.warn));
+  events.on("error", onError);
   try {
     onOpen?.(folder);
     await writeQueuePlace(folder, {

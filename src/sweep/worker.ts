@@ -71,13 +71,14 @@ interface Company extends WorkerOptions {
 export async function runWorker(options: WorkerOptions): Promise<void> {
   const { queue, signal, log } = options;
   for (const warning of await checkQueue(queue)) log(`warning: ${warning}`);
-  const queues = await openQueues(queue, onceInAWhile(log));
+  const onError = onceInAWhile(log);
+  const queues = await openQueues(queue, onError);
   const store = await openStore(options.store);
   const name = `${hostname()}:${process.pid}`;
   const company: Company = { ...options, queues, files: store, plans: createPlans(store), name, lost: new Set() };
   await removeStale(company);
   const beat = await startHeart(options.cache);
-  const { trials, sweeps, events } = startWorkers(company);
+  const { trials, sweeps, events } = startWorkers(company, onError);
   log(
     `worker ${name}: ${options.concurrency} at a time, from ${queues.connection.host}:${queues.connection.port}, files in ${store.name}`,
   );
@@ -92,7 +93,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   log(`worker ${name}: stopped`);
 }
 
-function startWorkers(company: Company) {
+function startWorkers(company: Company, onError: (error: Error) => void) {
   const { queues, concurrency, stalledAfter, log, lost } = company;
   const { bull, connection } = queues;
   const common = {
@@ -108,7 +109,6 @@ function startWorkers(company: Company) {
     { ...common, concurrency },
   );
   const sweeps = new bull.Worker<SweepData>(sweepQueue, (job, token) => processSweep(company, job, token!), common);
-  const onError = onceInAWhile(log);
   for (const worker of [trials, sweeps]) worker.on("error", onError);
   trials.on("lockRenewalFailed", (ids) => {
     for (const id of ids) {
