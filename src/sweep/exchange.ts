@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { writeFileAtomic } from "../runs/files.ts";
 import { packFiles, resultFiles, resumeFiles, unpackFiles, writeFiles } from "./bundle.ts";
@@ -17,7 +17,7 @@ export async function publishSweep(store: Store, plan: SweepPlan): Promise<void>
   for (const [path, { files }] of Object.entries(plan.inputs)) {
     for (const { name, sha256 } of files) {
       const key = `objects/${sha256}`;
-      if (!(await store.has(key))) await store.putFile(key, join(dirname(path), ...name.split("/")));
+      if (!(await store.has(key))) await store.putFile(key, join(dirname(resolve(path)), ...name.split("/")));
     }
   }
   await putJson(store, planKey(plan.id), plan);

@@ -1,5 +1,5 @@
 // What names a trial, what travels, and through what: inputs by content, bundles, a store in a folder, addresses.
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -57,6 +57,30 @@ describe("a trial's id", () => {
     const id = await idOf(options(at("images")));
     writeFileSync(at("images", "cat", "1.png"), "two");
     expect(await idOf(options(at("images")))).not.toBe(id);
+  });
+
+  it("calls a folder by its own name, however it was reached", async () => {
+    mkdirSync(at("images", "cat"), { recursive: true });
+    writeFileSync(at("images", "cat", "1.png"), "one");
+    const plain = await readInputs([options(at("images"))]);
+    const around = await readInputs([options(`${at("images", "cat")}/..`)]);
+    expect([...around.values()]).toEqual([...plain.values()]);
+  });
+
+  it("covers what links lead to, and comes to an end where they lead back", async () => {
+    mkdirSync(at("images"));
+    mkdirSync(at("cats"));
+    writeFileSync(at("cats", "1.png"), "one");
+    symlinkSync(at("cats"), at("images", "cat"));
+    symlinkSync(at("images"), at("cats", "back"));
+    const files = async (): Promise<[string, string][]> => {
+      const [input] = (await readInputs([options(at("images"))])).values();
+      return input!.files.map(({ name, sha256 }) => [name, sha256]);
+    };
+    const before = await files();
+    expect(before.map(([name]) => name)).toEqual(["images/cat/1.png"]);
+    writeFileSync(at("cats", "1.png"), "two");
+    expect((await files())[0]![1]).not.toBe(before[0]![1]);
   });
 
   it("names all files that are missing at once", async () => {
