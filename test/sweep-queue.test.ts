@@ -8,12 +8,13 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank, type Running, startLowrank, until } from "./support/command.ts";
 import { temporaryFolder } from "./support/folders.ts";
 import { freePort, type RedisServer, startRedis } from "./support/redis.ts";
-import { halving, readJson, type SweepFiles, sweepFiles, tune, writeBase, writeConfig } from "./support/sweeps.ts";
+import { halvingOf, readJson, type SweepFiles, sweepFiles, tune, writeBase, writeConfig } from "./support/sweeps.ts";
 
 const work = temporaryFolder();
 const redis = await startRedis(work);
 const run = (text: string, env: Record<string, string> = {}): Promise<Ended> =>
   lowrank(text.split(" "), { cwd: work, env });
+const minutes = (count: number): number => 60_000 * count;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 const workers: Running[] = [];
@@ -47,30 +48,41 @@ describe.skipIf(typeof redis === "string")(
 
     beforeAll(async () => {
       await writeBase(work);
-      writeConfig(work, "asha.json", halving);
+      writeConfig(work, "asha.json", halvingOf(42));
       const local = await run("sweep asha.json --out local");
       expect(local.code, local.stderr).toBe(0);
       reference = sweepFiles(join(work, "local"));
-    });
+      expect(Object.keys(reference.results).length).toBeGreaterThanOrEqual(60);
+    }, minutes(5));
 
-    it("loses nothing and trains nothing twice while workers and Redis are killed, and ends as one machine does", async () => {
-      const sweep = startLowrank(`sweep asha.json --out queued ${place()}`.split(" "), { cwd: work });
-      const [first, second] = [startWorker(place()), startWorker(place()), startWorker(place())];
-      await until(() => trained().size >= 2, sweep);
-      first!.process.kill("SIGKILL");
-      startWorker(place());
-      await until(() => trained().size >= 4, sweep);
-      await server.restart();
-      await pause(300);
-      second!.process.kill("SIGKILL");
-      startWorker(place());
-      const { code, stdout, stderr } = await sweep.ended;
-      expect(code, `${stderr}\n${workers.map(({ soFar }) => soFar.stdout).join("\n")}`).toBe(0);
-      expect(stdout).toContain("winner     winner (trial-");
-      expect(sweepFiles(join(work, "queued"))).toEqual(reference);
-      expect([...trained().values()].filter((count) => count !== 1)).toEqual([]);
-      expect(readJson(join(work, "queued", "summary.json"))).toMatchObject({ complete: true, failed: 0 });
-    });
+    it(
+      "loses nothing and trains nothing twice while workers and Redis are killed, and ends as one machine does",
+      async () => {
+        const sweep = startLowrank(`sweep asha.json --out queued ${place()}`.split(" "), { cwd: work });
+        const alive = [startWorker(place()), startWorker(place()), startWorker(place())];
+        for (const [done, restart] of [
+          [5, false],
+          [15, true],
+          [30, false],
+          [45, true],
+        ] as const) {
+          await until(() => trained().size >= done, sweep, 120);
+          if (restart) {
+            await server.restart();
+            await pause(300);
+          }
+          alive.shift()!.process.kill("SIGKILL");
+          alive.push(startWorker(place()));
+        }
+        const { code, stdout, stderr } = await sweep.ended;
+        expect(code, `${stderr}\n${workers.map(({ soFar }) => soFar.stdout).join("\n")}`).toBe(0);
+        expect(stdout).toContain("winner     winner (trial-");
+        expect(sweepFiles(join(work, "queued"))).toEqual(reference);
+        expect([...trained().values()].filter((count) => count !== 1)).toEqual([]);
+        expect(readJson(join(work, "queued", "summary.json"))).toMatchObject({ complete: true, failed: 0 });
+      },
+      minutes(8),
+    );
 
     it("knows what is done: in another folder nothing is trained again", async () => {
       const before = trained().size;
@@ -80,9 +92,21 @@ describe.skipIf(typeof redis === "string")(
       expect(sweepFiles(join(work, "again"))).toEqual(reference);
     });
 
+    it("trains a trial once that two sweeps have at the same time", async () => {
+      const searched = (name: string, r: number[]): string =>
+        writeConfig(work, name, { tune: { ...tune, steps: 3000 }, search: { type: "grid", space: { r } } });
+      const both = [searched("some.json", [5]), searched("more.json", [5, 6])].map((name) =>
+        run(`sweep ${name} --out of-${name} ${place()}`),
+      );
+      for (const { code, stderr } of await Promise.all(both)) expect(code, stderr).toBe(0);
+      const ids = readdirSync(join(work, "of-more.json", "trials"));
+      const said = workers.map(({ soFar }) => soFar.stdout).join("");
+      expect(ids.map((id) => said.match(new RegExp(`-${id}: trained`, "g"))?.length)).toEqual([1, 1]);
+    });
+
     it("hands jobs back when a worker is asked to stop, and cancels and resumes", async () => {
       writeConfig(work, "long.json", {
-        tune: { ...tune, steps: 4000, evalEvery: 50 },
+        tune: { ...tune, steps: 40_000, evalEvery: 50 },
         search: { type: "grid", space: { r: [2] } },
       });
       const sweep = startLowrank(`sweep long.json --out long ${place()}`.split(" "), { cwd: work });
@@ -99,9 +123,19 @@ describe.skipIf(typeof redis === "string")(
       }
       expect(workers.map(({ soFar }) => soFar.stdout).join("")).toContain(": handed back");
       startWorker(place());
-      const cancelled = await run(`sweep cancel long --queue ${server.url}`);
+      // The folder knows its queue: for whoever looks while nobody follows the workers, goes on, or ends it.
+      sweep.process.kill("SIGKILL");
+      await sweep.ended;
+      let running: { step: number }[] = [];
+      while (!running.some(({ step }) => step > 0)) {
+        const { stdout, stderr } = await run("sweep status long --json");
+        running = (JSON.parse(stdout || stderr) as { running: { step: number }[] }).running;
+      }
+      const resumed = startLowrank("sweep resume long".split(" "), { cwd: work });
+      await until(() => resumed.soFar.stdout.includes("Sweep folder"), resumed);
+      const cancelled = await run("sweep cancel long");
       expect(cancelled.code, cancelled.stderr).toBe(0);
-      expect((await sweep.ended).code).toBe(130);
+      expect((await resumed.ended).code).toBe(130);
       writeConfig(work, "short.json", { tune: { ...tune, steps: 20 }, search: { type: "grid", space: { r: [2] } } });
       const other = await run(`sweep short.json --out short ${place()}`);
       expect(other.code, other.stderr).toBe(0);

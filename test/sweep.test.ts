@@ -71,6 +71,11 @@ describe("lowrank sweep", () => {
     await until(() => /trainings done/.test(killed.soFar.stdout), killed);
     killed.process.kill("SIGKILL");
     await killed.ended;
+    const left = await run("sweep status many --json");
+    expect(JSON.parse(left.stdout)).toMatchObject({ running: [], isWorkedOn: false });
+    expect((await run("sweep status many")).stdout).toContain(
+      "nobody trains it; go on with: lowrank sweep resume many",
+    );
     const stopped = startLowrank("sweep resume many --workers 3".split(" "), { cwd: work });
     await until(() => (stopped.soFar.stdout.match(/trainings done/g) ?? []).length >= 2, stopped);
     stopped.process.kill("SIGINT");
@@ -110,6 +115,26 @@ describe("lowrank sweep", () => {
       readFileSync(path("fleet", "adapters", name, "adapter_model.safetensors")).toString("base64");
     expect(bytes("ann")).toBe(bytes("cleo"));
     expect(bytes("ann")).not.toBe(bytes("bob"));
+    // A shorter list in the same folder: whoever is gone from it is gone, what was trained stays for a longer one.
+    writeConfig(work, "fewer.json", { ...config, fleet: [{ name: "ann", learningRate: 0.01, keep: "0,1" }] });
+    const fewer = await run("sweep fewer.json --out fleet");
+    expect(fewer.stdout).toContain("Going on: 1 trainings have a result already.");
+    expect(readdirSync(path("fleet", "adapters"))).toEqual(["ann"]);
+    expect(readdirSync(path("fleet", "results")).length).toBeGreaterThan(1);
+  });
+
+  it("does not leave what an earlier sweep of the folder ended with while another is trained", async () => {
+    writeConfig(work, "first.json", { tune: { ...tune, steps: 10 }, search: { type: "grid", space: { r: [1] } } });
+    writeConfig(work, "other.json", { tune: { ...tune, steps: 9000 }, search: { type: "grid", space: { r: [1] } } });
+    expect((await run("sweep first.json --out shared")).code).toBe(0);
+    const other = startLowrank("sweep other.json --out shared".split(" "), { cwd: work });
+    await until(() => other.soFar.stdout.includes("Sweep folder"), other);
+    other.process.kill("SIGKILL");
+    await other.ended;
+    expect(["winner", "summary.json", "report.html"].filter((name) => existsSync(path("shared", name)))).toEqual([]);
+    const back = await run("sweep first.json --out shared");
+    expect(back.stdout).toContain("Going on: 1 trainings have a result already.");
+    expect(existsSync(path("shared", "winner"))).toBe(true);
   });
 
   it("tells all faults of a configuration, with the nearest names", async () => {
@@ -128,6 +153,15 @@ describe("lowrank sweep", () => {
       "search.space.steps: tune has a value for it as well",
     ]) {
       expect(stderr).toContain(fault);
+    }
+    writeConfig(work, "values.json", { tune, search: { type: "grid", space: { r: [-1, 2], optimizer: ["adamx"] } } });
+    const values = await run("sweep values.json --out faulty");
+    expect(values.stderr.match(/search\.space\.\w+: expected/g)).toEqual([
+      "search.space.r: expected",
+      "search.space.optimizer: expected",
+    ]);
+    for (const flags of ["--workers 0", "--store here", "--queue redis://127.0.0.1:1 --store here --workers 2"]) {
+      expect((await run(`sweep asha.json --out faulty ${flags}`)).code).toBe(2);
     }
     expect(existsSync(path("faulty"))).toBe(false);
   });

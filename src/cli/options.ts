@@ -8,6 +8,13 @@ export function parseNumber(text: string): number {
   return value;
 }
 
+/** For commander: how many of something, at least one. */
+export function parseWhole(text: string): number {
+  const value = parseNumber(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError("expected a whole number from 1.");
+  return value;
+}
+
 /** For commander: a number of threads. */
 export function parseThreads(text: string): number {
   const value = parseNumber(text);

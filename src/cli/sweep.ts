@@ -1,19 +1,21 @@
 // lowrank sweep
 import { Command } from "commander";
+import { LowrankError } from "../errors.ts";
 import { readFileChecked } from "../runs/files.ts";
 import { formatDuration } from "../runs/table.ts";
 import { readSweepConfig } from "../sweep/config.ts";
-import { cancelFolder, readSweepFolder, type SweepFolder } from "../sweep/folder.ts";
+import { cancelFolder, readSweepFolder, type SweepFolder, type SweepView } from "../sweep/folder.ts";
+import { readQueuedSweep } from "../sweep/queue-status.ts";
 import { cancelQueuedSweep, resumeQueuedSweep, runQueuedSweep } from "../sweep/queue-sweep.ts";
 import type { SweepWatcher } from "../sweep/run-local.ts";
 import { resumeSweep, runSweep, type SweepContext, type SweepResult } from "../sweep/sweep.ts";
-import { headline, outcomeLine, runningLines, standingsTable } from "../sweep/table.ts";
+import { headline, outcomeLine, runningLines, standingsTable, waitingJobs } from "../sweep/table.ts";
 import { parseConfigFile } from "../tune/settings.ts";
 import { createLiveTable } from "./live-table.ts";
 import { withInterrupt } from "./main-errors.ts";
-import { parseNumber } from "./options.ts";
+import { parseWhole } from "./options.ts";
+import { type PlaceFlags, placeOfSweep, queuePlace } from "./queue-place.ts";
 import { createTerminal, type Terminal } from "./terminal.ts";
-import { queuePlace } from "./worker.ts";
 
 interface SweepFlags {
   readonly out?: string;
@@ -38,6 +40,7 @@ export function sweepCommand(): Command {
     .action(async (file: string, flags: SweepFlags) => {
       const parsed = readSweepConfig(parseConfigFile(file, new TextDecoder().decode(await readFileChecked(file))));
       const config = flags.out === undefined ? parsed : { ...parsed, out: flags.out };
+      checkFlags(flags, flags.queue !== undefined);
       await runAndTell(flags, (context) =>
         flags.queue === undefined ? runSweep(config, context) : runQueuedSweep(config, queuePlace(flags), context),
       );
@@ -50,7 +53,7 @@ export function sweepCommand(): Command {
 
 function withRunFlags(command: Command): Command {
   return command
-    .option("--workers <n>", "trainings at a time on this machine (default: one for each core)", parseNumber)
+    .option("--workers <n>", "trainings at a time on this machine (default: one for each core)", parseWhole)
     .option("--queue <url>", "train on `lowrank worker` processes: redis://host:port of Redis or Valkey")
     .option(
       "--store <place>",
@@ -69,12 +72,24 @@ function resumeCommand(): Command {
     .addHelpText("after", "\nExample:\n  lowrank sweep resume runs/sweep")
     .action(async (folder: string, _: unknown, self: Command) => {
       const flags = self.optsWithGlobals<SweepFlags>();
+      const place = await placeOfSweep(folder, flags);
+      checkFlags(flags, place !== null);
       await runAndTell(flags, (context) =>
-        flags.queue === undefined
-          ? resumeSweep(folder, context)
-          : resumeQueuedSweep(folder, queuePlace(flags), context),
+        place === null ? resumeSweep(folder, context) : resumeQueuedSweep(folder, place, context),
       );
     });
+}
+
+/** A flag that would do nothing is a mistake. */
+function checkFlags({ workers, store }: SweepFlags, isQueued: boolean): void {
+  if (isQueued && workers !== undefined) {
+    throw new LowrankError(
+      "config",
+      "--workers: expected none for a sweep on a queue; start as many `lowrank worker` as are wanted",
+    );
+  }
+  if (!isQueued && store !== undefined)
+    throw new LowrankError("config", "--store: expected --queue with it, got none; leave it out to train here");
 }
 
 function cancelCommand(): Command {
@@ -82,12 +97,13 @@ function cancelCommand(): Command {
     .description("Stop a sweep, wherever it runs; what was trained is kept, and resume goes on with it.")
     .argument("<folder>", "the folder of a sweep")
     .addHelpText("after", "\nExample:\n  lowrank sweep cancel runs/sweep")
-    .option("--queue <url>", "of a sweep on a queue: the same as it was begun with")
+    .option("--queue <url>", queueHelp)
     .action(async (folder: string, _: unknown, self: Command) => {
       const { queue } = self.optsWithGlobals<SweepFlags>();
       await readSweepFolder(folder);
-      if (queue === undefined) await cancelFolder(folder);
-      else await cancelQueuedSweep(folder, queue);
+      const address = queue ?? (await placeOfSweep(folder, {}))?.queue;
+      if (address === undefined) await cancelFolder(folder);
+      else await cancelQueuedSweep(folder, address);
       createTerminal().say(`Cancelled; go on with: lowrank sweep resume ${folder}`);
     });
 }
@@ -96,20 +112,23 @@ function statusCommand(): Command {
   return new Command("status")
     .description("Where a sweep is: what is trained, what is being trained, who is ahead.")
     .argument("<folder>", "the folder of a sweep")
+    .option("--queue <url>", queueHelp)
     .option("--json", "print JSON to stdout, and nothing else there")
     .addHelpText("after", "\nExample:\n  lowrank sweep status runs/sweep")
     .action(async (folder: string, _: unknown, self: Command) => {
-      const { json = false } = self.optsWithGlobals<{ json?: true }>();
+      const { json = false, ...flags } = self.optsWithGlobals<SweepFlags>();
       const terminal = createTerminal({ json });
-      const state = await readSweepFolder(folder);
-      terminal.say(`${headline(state)}${state.cancelled ? "; cancelled" : ""}`);
+      const state = await lookAt(folder, flags, terminal);
+      const isFine = waitingJobs(state) === 0 || (state.isWorkedOn && !state.cancelled);
+      const rest = `; ${state.cancelled ? "cancelled" : "nobody trains it"}; go on with: lowrank sweep resume ${folder}`;
+      terminal.say(`${headline(state)}${isFine ? "" : rest}`);
       for (const line of runningLines(state)) terminal.say(`  ${line}`);
       terminal.say(standingsTable(state.plan, state.results, 20));
       if (json) {
-        const { plan, results, running, cancelled } = state;
+        const { plan, results, running, cancelled, isWorkedOn } = state;
         terminal.emit(
           JSON.stringify(
-            { id: plan.id, trials: plan.trials.length, results: [...results.values()], running, cancelled },
+            { id: plan.id, trials: plan.trials.length, results: [...results.values()], running, cancelled, isWorkedOn },
             null,
             2,
           ),
@@ -117,6 +136,22 @@ function statusCommand(): Command {
       }
     });
 }
+
+/** The folder, or what the queue knows beyond it: of workers whose results nobody fetches at the moment. */
+async function lookAt(folder: string, flags: PlaceFlags, terminal: Terminal): Promise<SweepView> {
+  const view = await readSweepFolder(folder);
+  const place = view.isWorkedOn || waitingJobs(view) === 0 ? null : await placeOfSweep(folder, flags);
+  if (place === null) return view;
+  try {
+    return await readQueuedSweep(folder, place);
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    terminal.warn(`${error.message}; this is what the folder knows`);
+    return view;
+  }
+}
+
+const queueHelp = "of a sweep on a queue: its address, where the folder's own lacks a password";
 
 /** Runs a sweep with a live table, and says what came of it. */
 async function runAndTell(

@@ -7,13 +7,14 @@ import { LowrankError } from "../errors.ts";
 import { createTrainer } from "../sweep/children.ts";
 import { runWorker } from "../sweep/worker.ts";
 import { withInterrupt } from "./main-errors.ts";
-import { parseNumber } from "./options.ts";
+import { parseNumber, parseWhole } from "./options.ts";
+import { queuePlace } from "./queue-place.ts";
 import { createTerminal } from "./terminal.ts";
 
 interface WorkerFlags {
   readonly queue?: string;
   readonly store?: string;
-  readonly concurrency: number;
+  readonly concurrency?: number;
   readonly cache: string;
   readonly stalledAfter: number;
   readonly publishEvery: number;
@@ -27,12 +28,7 @@ export function workerCommand(): Command {
     )
     .option("--queue <url>", "redis://host:port of Redis or Valkey (or LOWRANK_QUEUE)")
     .option("--store <place>", "a folder that all machines share, or s3://bucket/prefix (or LOWRANK_STORE)")
-    .option(
-      "--concurrency <n>",
-      "trainings at a time (default: one for each core)",
-      parseNumber,
-      availableParallelism(),
-    )
+    .option("--concurrency <n>", "trainings at a time (default: one for each core)", parseWhole)
     .option("--cache <folder>", "where inputs are kept and trainings are at work", defaultCache())
     .option(
       "--stalled-after <s>",
@@ -47,37 +43,21 @@ export function workerCommand(): Command {
       "\nExample:\n  lowrank worker --queue redis://queue:6379 --store s3://adapters/sweeps --concurrency 2",
     )
     .action(async (flags: WorkerFlags) => {
-      const { quiet = false, ...options } = flags;
+      const { quiet = false, concurrency = availableParallelism(), ...options } = flags;
       const terminal = createTerminal({ quiet });
       const { queue, store } = queuePlace(flags);
-      if (![options.concurrency, options.stalledAfter].every((value) => value >= 1) || !(options.publishEvery >= 0)) {
-        throw new LowrankError(
-          "config",
-          "worker: expected --concurrency and --stalled-after from 1, --publish-every from 0",
-        );
+      if (!(options.stalledAfter >= 1) || !(options.publishEvery >= 0)) {
+        throw new LowrankError("config", "worker: expected --stalled-after from 1, --publish-every from 0");
       }
       await mkdir(options.cache, { recursive: true });
       await withInterrupt((signal) =>
-        runWorker({ ...options, queue, store, trainer: createTrainer(), signal, log: (line) => terminal.say(line) }),
+        runWorker({
+          ...options,
+          ...{ concurrency, queue, store, trainer: createTrainer(), signal },
+          log: (line) => terminal.say(line),
+        }),
       );
     });
-}
-
-/** Queue and store from flags or the environment. Throws LowrankError "config" when one is missing. */
-export function queuePlace({ queue, store }: { readonly queue?: string; readonly store?: string }): {
-  queue: string;
-  store: string;
-} {
-  const place = { queue: queue ?? process.env.LOWRANK_QUEUE ?? "", store: store ?? process.env.LOWRANK_STORE ?? "" };
-  if (place.queue === "")
-    throw new LowrankError("config", "--queue: expected redis://host:port, got none; or set LOWRANK_QUEUE");
-  if (place.store === "") {
-    throw new LowrankError(
-      "config",
-      "--store: expected a shared folder or s3://bucket/prefix, got none; or set LOWRANK_STORE",
-    );
-  }
-  return place;
 }
 
 function defaultCache(): string {

@@ -4,6 +4,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { type ErrorCode, LowrankError } from "../errors.ts";
 import type { RunOptions } from "../tune/option-table.ts";
+import { withCode } from "./place-failure.ts";
 
 export interface TrainRequest {
   /** With paths where the files lie, and the run folder as `out`. */
@@ -44,6 +45,8 @@ export type Answer =
       readonly code: ErrorCode | null;
       readonly message: string;
       readonly faults: readonly string[];
+      /** What the system said, "ENOSPC"; null where it said nothing. */
+      readonly system: string | null;
     };
 
 interface Child {
@@ -138,8 +141,9 @@ function ask(child: Child, request: TrainRequest, { signal, onProgress }: TrainW
   });
 }
 
-function asError({ code, message, faults }: Extract<Answer, { type: "failed" }>): Error {
-  return code === null ? new Error(message) : new LowrankError(code, message, { faults });
+function asError({ code, message, faults, system }: Extract<Answer, { type: "failed" }>): Error {
+  if (code === null) return new Error(message);
+  return new LowrankError(code, message, { faults, ...(system !== null && { cause: withCode(system, message) }) });
 }
 
 /** Whether a training that failed so may do better when it is tried again; its own options and data never will. */

@@ -2,12 +2,13 @@
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { writeFileAtomic } from "../runs/files.ts";
 import { packFiles, resultFiles, resumeFiles, unpackFiles, writeFiles } from "./bundle.ts";
 import { type Input, sha256 } from "./inputs.ts";
 import type { Outcome } from "./outcome.ts";
+import { storeFailure } from "./place-failure.ts";
 import type { Store } from "./store.ts";
 import type { SweepPlan } from "./trials.ts";
 
@@ -16,7 +17,7 @@ export async function publishSweep(store: Store, plan: SweepPlan): Promise<void>
   for (const [path, { files }] of Object.entries(plan.inputs)) {
     for (const { name, sha256 } of files) {
       const key = `objects/${sha256}`;
-      if (!(await store.has(key))) await store.putFile(key, join(dirname(path), ...name.split("/")));
+      if (!(await store.has(key))) await store.putFile(key, join(dirname(resolve(path)), ...name.split("/")));
     }
   }
   await putJson(store, planKey(plan.id), plan);
@@ -30,7 +31,7 @@ export async function publishSweep(store: Store, plan: SweepPlan): Promise<void>
 export async function fetchPlan(store: Store, id: string): Promise<SweepPlan> {
   const plan = (await getJson(store, planKey(id))) as SweepPlan | null;
   const where = `${store.name}/${planKey(id)}`;
-  if (plan === null) throw new LowrankError("file", `${where}: not found; is this the store of that sweep?`);
+  if (plan === null) throw storeFailure(`${where}: not found; is this the store of that sweep?`);
   throwFaults("file", where, planFaults(plan));
   return plan;
 }

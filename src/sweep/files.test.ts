@@ -1,9 +1,11 @@
 // What names a trial, what travels, and through what: inputs by content, bundles, a store in a folder, addresses.
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { writeSafetensors } from "../adapter/safetensors.ts";
+import { LowrankError } from "../errors.ts";
+import { fileError } from "../runs/file-error.ts";
 import { tensor } from "../tensor.ts";
 import type { RunOptions } from "../tune/option-table.ts";
 import { resolveOptions } from "../tune/settings.ts";
@@ -11,6 +13,8 @@ import { packFiles, unpackFiles } from "./bundle.ts";
 import { fetchInput, fetchPlan } from "./exchange.ts";
 import { readFleetRows } from "./fleet.ts";
 import { namedOptions, readInputs } from "./inputs.ts";
+import { holderOf, lockFile } from "./lock.ts";
+import { isPlaceFailure, storeFailure, systemCode } from "./place-failure.ts";
 import { queueConnection, queueName } from "./queue-address.ts";
 import { openStore, type Store } from "./store.ts";
 import { trialId } from "./trials.ts";
@@ -53,6 +57,30 @@ describe("a trial's id", () => {
     const id = await idOf(options(at("images")));
     writeFileSync(at("images", "cat", "1.png"), "two");
     expect(await idOf(options(at("images")))).not.toBe(id);
+  });
+
+  it("calls a folder by its own name, however it was reached", async () => {
+    mkdirSync(at("images", "cat"), { recursive: true });
+    writeFileSync(at("images", "cat", "1.png"), "one");
+    const plain = await readInputs([options(at("images"))]);
+    const around = await readInputs([options(`${at("images", "cat")}/..`)]);
+    expect([...around.values()]).toEqual([...plain.values()]);
+  });
+
+  it("covers what links lead to, and comes to an end where they lead back", async () => {
+    mkdirSync(at("images"));
+    mkdirSync(at("cats"));
+    writeFileSync(at("cats", "1.png"), "one");
+    symlinkSync(at("cats"), at("images", "cat"));
+    symlinkSync(at("images"), at("cats", "back"));
+    const files = async (): Promise<[string, string][]> => {
+      const [input] = (await readInputs([options(at("images"))])).values();
+      return input!.files.map(({ name, sha256 }) => [name, sha256]);
+    };
+    const before = await files();
+    expect(before.map(([name]) => name)).toEqual(["images/cat/1.png"]);
+    writeFileSync(at("cats", "1.png"), "two");
+    expect((await files())[0]![1]).not.toBe(before[0]![1]);
   });
 
   it("names all files that are missing at once", async () => {
@@ -186,6 +214,38 @@ describe("a plan from a store", () => {
   });
 });
 
+describe("a failure", () => {
+  const full = Object.assign(new Error("no space"), { code: "ENOSPC" });
+
+  it("is the place's where the system or the store says so, however often it was wrapped", () => {
+    const wrapped = new LowrankError("file", "checkpoint: cannot write", { cause: fileError("x", "write", full) });
+    expect([wrapped, fileError("x", "write", full), storeFailure("s3://b/x: cannot read")].map(isPlaceFailure)).toEqual(
+      [true, true, true],
+    );
+    expect(systemCode(wrapped)).toBe("ENOSPC");
+  });
+
+  it("is the training's own else", () => {
+    const missing = fileError("x", "read", Object.assign(new Error("gone"), { code: "ENOENT" }));
+    for (const error of [missing, new LowrankError("runtime", "the process was ended"), new Error("bug"), full]) {
+      expect(isPlaceFailure(error)).toBe(false);
+    }
+  });
+});
+
+describe("a sweep's folder", () => {
+  it("says that nobody works in it once the process that did is gone", () => {
+    expect(holderOf(folder)).toBeNull();
+    const lock = (pid: number, host: string): void => writeFileSync(at(lockFile), JSON.stringify({ pid, host }));
+    lock(process.pid, hostname());
+    expect(holderOf(folder)).toEqual({ pid: process.pid, host: hostname() });
+    lock(2 ** 22 + 1, hostname());
+    expect(holderOf(folder)).toBeNull();
+    lock(2 ** 22 + 1, "elsewhere");
+    expect(holderOf(folder)).toMatchObject({ host: "elsewhere" });
+  });
+});
+
 describe("an address of a queue", () => {
   it("is read as it is written, with TLS only where it says so", () => {
     expect(queueConnection("redis://queue")).toMatchObject({ host: "queue", port: 6379, db: 0 });
@@ -200,6 +260,7 @@ describe("an address of a queue", () => {
 
   it("is never told with its password", () => {
     expect(queueName("redis://me:secret@queue:6379")).toBe("redis://queue:6379");
+    expect(queueName("redis://:se/cr@et@queue:6379")).toBe("redis://queue:6379");
     expect(() => queueConnection("amqp://me:secret@queue")).toThrow(/^(?!.*secret)/);
   });
 });

@@ -1,7 +1,7 @@
 // The end of a sweep, the same for both ways of running: the winning adapter copied out (of a fleet, every row's), summary.json,
 // and report.html. It is made of what lies in the folder, so it can be made again.
 import { existsSync } from "node:fs";
-import { mkdir, readdir } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { readFileChecked, writeFolderAtomic } from "../runs/files.ts";
 import { readRun } from "../runs/run-record.ts";
@@ -25,7 +25,7 @@ export interface SweepSummary {
     readonly value: number;
     readonly adapter: string;
   } | null;
-  /** Of a fleet: folders with the adapters, by the names of the rows. */
+  /** Of a fleet: the folder with the adapters, by the names of the rows; null where none came to its end. */
   readonly adapters: string | null;
   readonly standings: readonly Standing[];
   /** As `lowrank runs` reads them. */
@@ -47,7 +47,7 @@ export async function finishSweep(folder: SweepFolder, begun: Date): Promise<Swe
   const [best] = standings;
   const hasWinner = plan.kind !== "fleet" && best?.state === "complete" && best.value !== null && metric !== null;
   if (hasWinner) await copyAdapter(folder, best, "winner");
-  if (plan.kind === "fleet") await copyFleet(folder, standings);
+  await copyFleet(folder, plan.kind === "fleet" ? standings : []);
   const summary: SweepSummary = {
     version: 1,
     verb: "sweep",
@@ -58,7 +58,7 @@ export async function finishSweep(folder: SweepFolder, begun: Date): Promise<Swe
     failed: standings.filter(({ state }) => state === "failed").length,
     metric,
     winner: hasWinner ? { name: standingName(best), id: best.id, value: best.value!, adapter: "winner" } : null,
-    adapters: plan.kind === "fleet" ? "adapters" : null,
+    adapters: plan.kind === "fleet" && standings.some(({ state }) => state === "complete") ? "adapters" : null,
     standings,
     best: hasWinner ? { metric, value: best.value! } : null,
     steps: standings.reduce((sum, { steps }) => sum + steps, 0),
@@ -77,11 +77,18 @@ export async function finishSweep(folder: SweepFolder, begun: Date): Promise<Swe
   return summary;
 }
 
+/** An adapter for each row that has one; those of rows that are gone, or have failed since, go. */
 async function copyFleet(folder: SweepFolder, standings: readonly Standing[]): Promise<void> {
+  const adapters = join(folder.path, "adapters");
+  const complete = standings.filter(({ state }) => state === "complete");
+  if (complete.length === 0) return rm(adapters, { recursive: true, force: true });
   folder.run.note("adapters");
-  await mkdir(join(folder.path, "adapters"), { recursive: true });
-  for (const standing of standings) {
-    if (standing.state !== "complete") continue;
+  await mkdir(adapters, { recursive: true });
+  const names = new Set(complete.flatMap((standing) => standing.names));
+  for (const name of await readdir(adapters)) {
+    if (!names.has(name)) await rm(join(adapters, name), { recursive: true, force: true });
+  }
+  for (const standing of complete) {
     for (const name of standing.names) await copyAdapter(folder, standing, join("adapters", name));
   }
 }

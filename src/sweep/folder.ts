@@ -3,6 +3,8 @@
 //   results/KEY.json        what came of each job; a job that has one is done
 //   trials/ID/              the run folder of each trial, as `lowrank tune` leaves it
 //   progress.json           what is being trained now, for `sweep status`
+//   queue.json              of a sweep that workers train: where its queue and its store are
+//   running.lock            the process that works in the folder
 //   cancelled.json          there while the sweep is cancelled
 //   metrics.jsonl           a record of each result, as they came
 //   winner/ or adapters/    the best adapter; of a fleet, each row's by its name
@@ -15,11 +17,15 @@ import { fileError } from "../runs/file-error.ts";
 import { isTemporary, readFileChecked, writeFileAtomic } from "../runs/files.ts";
 import { createRunFolder, type RunFolder, reopenRunFolder } from "../runs/run-folder.ts";
 import type { Job } from "./halving.ts";
+import { holderOf } from "./lock.ts";
 import type { Outcome } from "./outcome.ts";
 import { allJobs, jobKey, type SweepPlan } from "./trials.ts";
 
 export const planFile = "sweep.json";
 const cancelFile = "cancelled.json";
+const queueFile = "queue.json";
+/** What the end of a sweep leaves. */
+const endFiles = ["summary.json", "report.html", "winner"];
 const progressFile = "progress.json";
 
 /** What is known of a job that is being trained. */
@@ -49,7 +55,8 @@ export interface SweepFolder {
 }
 
 /**
- * The folder of a sweep, begun, or gone on with where it is there. Failed results are forgotten with `retryFailed`.
+ * The folder of a sweep, begun, or gone on with where it is there. Failed results are forgotten with `retryFailed`. Of another sweep in
+ * the same folder, what was trained stays for whoever goes back to it; what it ended with goes, so that it is not taken for this one's.
  *
  * @throws LowrankError "file" for a folder of another's, or one that cannot be written.
  */
@@ -64,6 +71,9 @@ export async function openSweepFolder(
   for (const name of [planFile, "results", "trials", progressFile, cancelFile]) run.note(name);
   await mkdir(join(run.path, "results"), { recursive: true });
   await mkdir(join(run.path, "trials"), { recursive: true });
+  if (isSweep && (await idIn(run.path)) !== plan.id) {
+    for (const name of endFiles) await rm(join(run.path, name), { recursive: true, force: true });
+  }
   await run.writeJson(planFile, plan);
   await rm(join(run.path, cancelFile), { force: true });
   const results = await readResults(run.path, plan);
@@ -73,6 +83,14 @@ export async function openSweepFolder(
     await rm(resultPath(run.path, key), { force: true });
   }
   return folderOf(run, plan, results);
+}
+
+/** The id of the sweep whose plan is in a folder; null where it cannot be read. */
+async function idIn(path: string): Promise<string | null> {
+  return readPlan(path).then(
+    ({ id }) => id,
+    () => null,
+  );
 }
 
 function folderOf(run: RunFolder, plan: SweepPlan, results: Map<string, Outcome>): SweepFolder {
@@ -108,17 +126,26 @@ export function metricOf({ metric }: SweepPlan, results: Results): string | null
   return null;
 }
 
-/** What is in a sweep's folder, to look at. Throws LowrankError "file" when it is none. */
-export async function readSweepFolder(
-  path: string,
-): Promise<{ plan: SweepPlan; results: Map<string, Outcome>; running: readonly Running[]; cancelled: boolean }> {
+/** A sweep to look at. */
+export interface SweepView {
+  readonly plan: SweepPlan;
+  readonly results: Results;
+  readonly running: readonly Running[];
+  readonly cancelled: boolean;
+  /** Whether anybody trains it or follows its workers. */
+  readonly isWorkedOn: boolean;
+}
+
+/** What is in a sweep's folder. Throws LowrankError "file" when it is none. */
+export async function readSweepFolder(path: string): Promise<SweepView> {
   const plan = await readPlan(path);
   const results = await readResults(path, plan);
-  const running = existsSync(join(path, progressFile))
-    ? ((await readJson(join(path, progressFile))) as readonly Running[])
-    : [];
+  const isWorkedOn = holderOf(path) !== null;
+  // What a process that was killed has said last is no longer so.
+  const told = isWorkedOn && existsSync(join(path, progressFile));
+  const running = told ? ((await readJson(join(path, progressFile))) as readonly Running[]) : [];
   const waiting = running.filter(({ key }) => !results.has(key));
-  return { plan, results, running: waiting, cancelled: isCancelled(path) };
+  return { plan, results, running: waiting, cancelled: isCancelled(path), isWorkedOn };
 }
 
 /** The plan of the sweep in a folder. */
@@ -132,6 +159,25 @@ export async function readPlan(path: string): Promise<SweepPlan> {
   const plan = (await readJson(join(path, planFile))) as SweepPlan;
   if (plan.version !== 1) throw new LowrankError("file", `${join(path, planFile)}: expected version 1, got another`);
   return plan;
+}
+
+/** Where workers train a sweep: its queue, without user and password, and its store. */
+export interface QueuePlace {
+  /** redis://host:port */
+  readonly queue: string;
+  /** A folder that all workers share, or s3://bucket/prefix. */
+  readonly store: string;
+}
+
+/** Writes down where a sweep is trained, for those who ask for it later; null: on this machine. */
+export async function writeQueuePlace({ run, path }: SweepFolder, place: QueuePlace | null): Promise<void> {
+  if (place === null) await rm(join(path, queueFile), { force: true });
+  else await run.writeJson(queueFile, place);
+}
+
+/** Where the workers of a sweep are; null for one of this machine. */
+export async function readQueuePlace(path: string): Promise<QueuePlace | null> {
+  return existsSync(join(path, queueFile)) ? ((await readJson(join(path, queueFile))) as QueuePlace) : null;
 }
 
 /** Asks whoever runs the sweep to stop; it looks for this file. */

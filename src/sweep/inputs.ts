@@ -2,8 +2,8 @@
 // tokenizer beside it, a folder's images), and a hash of it all. Where files lie says nothing of what is trained.
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { access, readdir, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { access, readdir, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { readModel } from "../onnx/read.ts";
 import { fileError } from "../runs/file-error.ts";
@@ -60,7 +60,7 @@ export function pathsIn(options: RunOptions): Map<string, PathOption> {
 
 /** Options as a trial's own files have them: names without folders, and nothing of where it ran. */
 export function namedOptions(options: RunOptions): RunOptions {
-  return { ...mapPaths(options, (path) => basename(path)), out: null, resume: false };
+  return { ...mapPaths(options, (path) => basename(resolve(path))), out: null, resume: false };
 }
 
 /**
@@ -85,7 +85,8 @@ export async function readInputs(all: readonly RunOptions[], signal?: AbortSigna
   return inputs;
 }
 
-async function readInput(path: string, option: PathOption): Promise<Input> {
+async function readInput(given: string, option: PathOption): Promise<Input> {
+  const path = resolve(given);
   const entry = basename(path);
   const names = await namesOf(path, option);
   const files: InputFile[] = [];
@@ -105,16 +106,24 @@ async function namesOf(path: string, option: PathOption): Promise<string[]> {
     throw fileError(path, "read", error);
   });
   if (about.isDirectory()) {
-    const inside = await readdir(path, { recursive: true, withFileTypes: true });
-    return inside
-      .filter((one) => one.isFile())
-      .map((one) => join(one.parentPath, one.name).slice(dirname(join(path, "x")).length + 1))
-      .map((name) => `${entry}/${name.replaceAll("\\", "/")}`)
-      .sort();
+    return (await filesBelow(path, entry, [])).sort();
   }
   const beside = option === "model" || option === "tokenizer" ? await tokenizerFiles(path) : [];
   const weights = option === "model" ? await externalFiles(path) : [];
   return [...new Set([entry, ...weights, ...beside])];
+}
+
+/** All files of a folder. Links are followed, as the readers of data follow them, but not back to a folder above. */
+async function filesBelow(folder: string, name: string, above: readonly string[]): Promise<string[]> {
+  const real = await realpath(folder);
+  if (above.includes(real)) return [];
+  const names: string[] = [];
+  for (const one of await readdir(folder)) {
+    const about = await stat(join(folder, one)).catch(() => null); // a link to nothing
+    if (about?.isDirectory()) names.push(...(await filesBelow(join(folder, one), `${name}/${one}`, [...above, real])));
+    else if (about?.isFile()) names.push(`${name}/${one}`);
+  }
+  return names;
 }
 
 /** What the tokenizer's reader looks for in the folder of a model. */

@@ -42,9 +42,9 @@ export function queueConnection(address: string): QueueConnection {
   };
 }
 
-/** An address without its password, for messages. */
+/** An address without its user and password, for messages; what has an @ in it may be a password that was not escaped. */
 export function queueName(address: string): string {
-  return address.replace(/\/\/[^@/]*@/, "//");
+  return address.replace(/\/\/.*@/s, "//");
 }
 
 /**
@@ -66,21 +66,36 @@ export async function checkQueue(address: string): Promise<string[]> {
     last = error; // says why; what connect() throws says only that
   });
   try {
-    await redis.connect();
-    const [, keeps = ""] = (await redis.config("GET", "appendonly").catch(() => [])) as string[];
+    const asked = redis.connect().then(() => redis.config("GET", "appendonly").catch(() => []));
+    const [, keeps = ""] = (await inTime(asked, mostSeconds)) as string[];
     const advice =
       "a restart of the server would forget the queue; set appendonly yes (results are in the store and stay)";
     return keeps === "no" ? [`${queueName(address)}: appendonly is off: ${advice}`] : [];
   } catch (cause) {
     const reason = ((last ?? cause) as Error).message || "nobody answers";
-    throw new LowrankError(
-      "config",
-      `--queue: cannot reach ${queueName(address)}: ${reason}; start Redis or Valkey, or check the address`,
-      {
-        cause,
-      },
-    );
+    const [fault, advice] = /^(NOAUTH|WRONGPASS|NOPERM)/.test(reason)
+      ? [
+          reason.startsWith("NOAUTH") ? "it asks for a password" : reason.replace(/\.$/, ""),
+          "give the address as redis://user:password@host:port, with other signs than letters and digits escaped (%40 for @)",
+        ]
+      : [reason, "start Redis or Valkey, or check the address"];
+    throw new LowrankError("config", `--queue: cannot reach ${queueName(address)}: ${fault}; ${advice}`, { cause });
   } finally {
     redis.disconnect();
+  }
+}
+
+/** Seconds that a server has for its first answer. */
+const mostSeconds = 10;
+
+async function inTime<T>(answer: Promise<T>, seconds: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${seconds} seconds`)), 1000 * seconds);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

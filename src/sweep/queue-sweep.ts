@@ -1,11 +1,21 @@
 // A sweep with workers anywhere, from the side of whoever asked for it: files and jobs go out, results come back into the sweep's
 // folder as they are done. It may end and begin again at any time; the work goes on without it.
+import { resolve } from "node:path";
 import type { Job as BullJob, QueueEvents } from "bullmq";
 import { LowrankError } from "../errors.ts";
 import type { SweepConfig } from "./config.ts";
 import { fetchOutcome, fetchResult, forgetOutcome, publishSweep } from "./exchange.ts";
 import { finishSweep } from "./finish.ts";
-import { cancelFolder, isCancelled, metricOf, type Running, readPlan, type SweepFolder } from "./folder.ts";
+import {
+  cancelFolder,
+  isCancelled,
+  metricOf,
+  type QueuePlace,
+  type Running,
+  readPlan,
+  type SweepFolder,
+  writeQueuePlace,
+} from "./folder.ts";
 import { type Job, readyJobs } from "./halving.ts";
 import type { Outcome } from "./outcome.ts";
 import {
@@ -22,18 +32,11 @@ import {
   trialJobId,
   trialQueue,
 } from "./queue.ts";
-import { checkQueue } from "./queue-address.ts";
+import { checkQueue, queueName } from "./queue-address.ts";
 import { openStore, type Store } from "./store.ts";
 import { checkInputs, openHeld, type SweepContext, type SweepResult, silentWatcher } from "./sweep.ts";
 import { allJobs, halvingOf, jobKey, planSweep, type SweepPlan } from "./trials.ts";
 import { onceInAWhile } from "./worker.ts";
-
-export interface QueuePlace {
-  /** redis://host:port */
-  readonly queue: string;
-  /** A folder that all workers share, or s3://bucket/prefix. */
-  readonly store: string;
-}
 
 /**
  * As `runSweep`, with workers that run `lowrank worker` on the same queue and store.
@@ -85,11 +88,16 @@ async function followPlan(
   for (const warning of await checkQueue(place.queue)) watcher.warn(warning);
   const store = await openStore(place.store);
   const { folder, release } = await openHeld(out, plan);
-  const queues = await openQueues(place.queue, onceInAWhile(watcher.warn));
+  const onError = onceInAWhile(watcher.warn);
+  const queues = await openQueues(place.queue, onError);
   const events = new queues.bull.QueueEvents(trialQueue, { connection: queues.connection, prefix });
-  events.on("error", onceInAWhile(watcher.warn));
+  events.on("error", onError);
   try {
     onOpen?.(folder);
+    await writeQueuePlace(folder, {
+      queue: queueName(place.queue),
+      store: /^s3:/i.test(place.store) ? place.store : resolve(place.store),
+    });
     await publishSweep(store, plan);
     const run = createFollower({ folder, store, queues, watcher });
     listen(events, run, plan);
@@ -152,7 +160,7 @@ function createFollower(following: Following): Follower {
       while (readyJobs(halvingOf(plan, metricOf(plan, folder.results)), folder.valueOf).length > 0) {
         if (signal.aborted) throw stopped(folder.path);
         if (isCancelled(folder.path)) {
-          throw new LowrankError("aborted", `cancelled; go on with: lowrank sweep resume ${folder.path} --queue …`);
+          throw new LowrankError("aborted", `cancelled; go on with: lowrank sweep resume ${folder.path}`);
         }
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, 500);

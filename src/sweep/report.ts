@@ -69,7 +69,7 @@ function bestRuns({ plan, standings, metric }: SweepReport): Markup {
   const rows = standings
     .slice(0, mostRows)
     .map((standing, at) => [
-      plan.kind === "fleet" ? standingName(standing) : `${at + 1}. ${standingName(standing)}`,
+      html`<span class="whole">${plan.kind === "fleet" ? "" : `${at + 1}. `}${standingName(standing)}</span>`,
       ...options.map((name) => cellText(standing.values[name])),
       standing.value === null ? (standing.state === "failed" ? "failed" : "") : short(standing.value, 4),
       count(standing.steps),

@@ -6,6 +6,7 @@ import type { Trainer } from "./children.ts";
 import { isCancelled, metricOf, type Running, type SweepFolder } from "./folder.ts";
 import { type Job, readyJobs } from "./halving.ts";
 import { failedOutcome, type Outcome } from "./outcome.ts";
+import { isPlaceFailure } from "./place-failure.ts";
 import { failureText, runJob } from "./run-job.ts";
 import { halvingOf, jobKey, type SweepPlan } from "./trials.ts";
 
@@ -106,6 +107,8 @@ async function trainJob(
         return;
       } catch (error) {
         if (signal.aborted) return;
+        // A full disk is no trial's fault: the sweep ends here, and can be gone on with.
+        if (isPlaceFailure(error)) throw error;
         watcher.warn(`${key}: ${failureText(error)}; attempt ${attempt} of ${plan.retries + 1}`);
         if (attempt > plan.retries) {
           const failed = failedOutcome({ key, seconds: 0, attempts: attempt, error: failureText(error) });

@@ -4,6 +4,7 @@
 import { openAsBlob } from "node:fs";
 import { loadPackage } from "../data/package.ts";
 import { LowrankError } from "../errors.ts";
+import { storeFailure } from "./place-failure.ts";
 import type { Env } from "./queue-address.ts";
 import type { Store } from "./store.ts";
 
@@ -28,8 +29,10 @@ export async function openS3Store(address: string, env: Env): Promise<Store> {
         const status = (cause as { status?: unknown }).status;
         const isPassing = typeof status !== "number" || status >= 500 || status === 429;
         if (!isPassing || attempt === attempts) {
-          const reason = cause instanceof Error ? cause.message : String(cause);
-          throw new LowrankError("file", `${name}/${key}: cannot ${action}: ${reason}`, { cause });
+          throw storeFailure(
+            `${name}/${key}: cannot ${action}: ${reasonOf(cause)}; check the endpoint, the bucket and the keys`,
+            cause,
+          );
         }
         await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** attempt));
       }
@@ -61,6 +64,14 @@ export async function openS3Store(address: string, env: Env): Promise<Store> {
       await call("remove", key, () => bucket.deleteObject(keyOf(key)));
     },
   };
+}
+
+/** fetch says "fetch failed"; why, its own cause says. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const inner = error.cause instanceof Error ? error.cause : null;
+  const code = (inner as NodeJS.ErrnoException | null)?.code;
+  return inner === null ? error.message : inner.message || code || error.message;
 }
 
 /** Tries of a request that a busy server may refuse. */

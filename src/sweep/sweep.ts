@@ -1,15 +1,13 @@
 // A sweep from its configuration to its report, on this machine. queue-sweep.ts does the same with workers anywhere.
-import { existsSync, readFileSync } from "node:fs";
-import { rm, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { LowrankError } from "../errors.ts";
 import { createTrainer, type Trainer } from "./children.ts";
 import type { SweepConfig } from "./config.ts";
 import { finishSweep, type SweepSummary } from "./finish.ts";
-import { openSweepFolder, planFile, readPlan, type SweepFolder } from "./folder.ts";
+import { openSweepFolder, planFile, readPlan, readQueuePlace, type SweepFolder, writeQueuePlace } from "./folder.ts";
 import { readInputs } from "./inputs.ts";
-import { isAlive } from "./processes.ts";
+import { holdFolder, lockFile } from "./lock.ts";
 import { localWorkers, runLocal, type SweepWatcher } from "./run-local.ts";
 import { planSweep, type SweepPlan, trialId } from "./trials.ts";
 
@@ -60,6 +58,7 @@ async function trainPlan(plan: SweepPlan, out: string | null, context: SweepCont
   const { folder, release } = await openHeld(out, plan);
   try {
     onOpen?.(folder);
+    await leaveQueue(folder, watcher);
     try {
       await runLocal(folder, { workers: context.workers ?? localWorkers(plan), trainer, signal, watcher });
       return { folder: folder.path, summary: await finishSweep(folder, begun) };
@@ -70,6 +69,16 @@ async function trainPlan(plan: SweepPlan, out: string | null, context: SweepCont
     await trainer.close();
     await release();
   }
+}
+
+/** A sweep that was given to workers is this machine's from now on. */
+async function leaveQueue(folder: SweepFolder, watcher: SweepWatcher): Promise<void> {
+  const place = await readQueuePlace(folder.path);
+  if (place === null) return;
+  watcher.warn(
+    `this sweep was on ${place.queue}; what is left of it there goes on until: lowrank sweep cancel ${folder.path} --queue ${place.queue}`,
+  );
+  await writeQueuePlace(folder, null);
 }
 
 /** The sweep's folder, with nobody else working in it. */
@@ -89,8 +98,6 @@ export async function openHeld(
   }
 }
 
-const lockFile = "running.lock";
-
 export const silentWatcher: SweepWatcher = { running() {}, ended() {}, warn() {} };
 
 /** The files must hold what they held: trials are named by it. */
@@ -108,34 +115,4 @@ export async function checkInputs(path: string, plan: SweepPlan, signal?: AbortS
     "data",
     `${path}: expected the files that the sweep began with, got others (${names.join(", ")}); run the configuration again`,
   );
-}
-
-/** One process at a time works in a sweep's folder. */
-async function holdFolder(path: string): Promise<() => Promise<void>> {
-  const lock = join(path, lockFile);
-  const own = JSON.stringify({ pid: process.pid, host: hostname() });
-  for (;;) {
-    try {
-      await writeFile(lock, own, { flag: "wx" });
-      return () => rm(lock, { force: true });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-      const { pid, host } = readHolder(lock);
-      if (host !== hostname() || isAlive(pid)) {
-        throw new LowrankError(
-          "config",
-          `${path}: process ${pid} on ${host} works on this sweep; wait for it, cancel it, or remove ${lock} if it is gone`,
-        );
-      }
-      await rm(lock, { force: true });
-    }
-  }
-}
-
-function readHolder(lock: string): { pid: number; host: string } {
-  try {
-    return JSON.parse(readFileSync(lock, "utf8")) as { pid: number; host: string };
-  } catch {
-    return { pid: 0, host: hostname() };
-  }
 }

@@ -38,10 +38,10 @@ export function runningLines({ plan, running }: SweepState): string[] {
   return running.map(({ key, step, steps, by }) => {
     const job = jobs.get(key);
     const name = job === undefined ? key : standingName(plan.trials[job.trial]!);
-    const share = steps > 0 ? Math.min(1, step / steps) : 0;
+    const end = job === undefined ? steps : (plan.rungs[job.rung] ?? steps);
+    const share = end > 0 ? Math.min(1, step / end) : 0;
     const done = Math.round(share * barWidth);
     const bar = `${"#".repeat(done)}${".".repeat(barWidth - done)}`;
-    const end = job === undefined ? steps : (plan.rungs[job.rung] ?? steps);
     return `${name}  ${bar}  ${formatCount(step)}/${formatCount(end)} steps  ${by}`;
   });
 }

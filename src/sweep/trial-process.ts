@@ -4,6 +4,7 @@ import { LowrankError } from "../errors.ts";
 import { runTune } from "../tune/run.ts";
 import { silentVoice } from "../tune/voice.ts";
 import type { Answer, Question } from "./children.ts";
+import { systemCode } from "./place-failure.ts";
 
 /** Milliseconds between two words of progress. */
 const tellEvery = 250;
@@ -54,13 +55,15 @@ async function train({ options, named, pauseAfter }: Extract<Question, { type: "
     if (error instanceof LowrankError && error.code === "aborted") {
       answer({ type: "ended", end: isPaused ? "paused" : "stopped" });
     } else if (error instanceof LowrankError) {
-      answer({ type: "failed", code: error.code, message: error.message, faults: error.faults });
+      const { code, message, faults } = error;
+      answer({ type: "failed", code, message, faults, system: systemCode(error) });
     } else {
       answer({
         type: "failed",
         code: null,
         message: error instanceof Error ? error.message : String(error),
         faults: [],
+        system: null,
       });
     }
   } finally {

@@ -117,7 +117,8 @@ async function pointsOf({ search, fleet, tune }: SweepConfig): Promise<Point[]> 
 }
 
 /** A trial's options; null where they are faulty. */
-function optionsOfPoint(config: SweepConfig, { name, options: values }: Point, faults: string[]): RunOptions | null {
+function optionsOfPoint(config: SweepConfig, point: Point, faults: string[]): RunOptions | null {
+  const { name, options: values } = point;
   const { search, fleet, metric } = config;
   const where = fleet === null ? "tune" : name;
   let options: RunOptions;
@@ -125,7 +126,7 @@ function optionsOfPoint(config: SweepConfig, { name, options: values }: Point, f
     options = resolveOptions("tune", {}, { where, values });
   } catch (error) {
     if (!(error instanceof LowrankError)) throw error;
-    faults.push(...error.faults);
+    faults.push(...error.faults.map((fault) => placed(fault, where, search === null ? {} : point.values)));
     return null;
   }
   if (options.model === null) faults.push(`${where}: model: expected a file, got none`);
@@ -140,6 +141,13 @@ function optionsOfPoint(config: SweepConfig, { name, options: values }: Point, f
     metric: options.metric ?? asked ?? null,
     evalEvery: search?.type === "asha" ? (options.evalEvery ?? search.minSteps) : options.evalEvery,
   };
+}
+
+/** A fault of an option, told where it stands in the sweep's file: `search.space.r` for one that is searched. */
+function placed(fault: string, where: string, searched: Point["values"]): string {
+  const text = fault.startsWith(`tune: ${where}: `) ? fault.slice("tune: ".length) : fault;
+  const [head = "", option = ""] = /^[^:]+: "(\w+)"/.exec(text) ?? [];
+  return Object.hasOwn(searched, option) ? `search.space.${option}${text.slice(head.length)}` : text;
 }
 
 /** The hash that names a trial: its options, with what the files hold in the place of their names. */

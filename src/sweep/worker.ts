@@ -10,6 +10,7 @@ import { writeFileAtomic } from "../runs/files.ts";
 import type { Trainer } from "./children.ts";
 import { fetchOutcome, publishOutcome } from "./exchange.ts";
 import { failedOutcome } from "./outcome.ts";
+import { isPlaceFailure } from "./place-failure.ts";
 import { isAlive } from "./processes.ts";
 import {
   addTrials,
@@ -70,13 +71,14 @@ interface Company extends WorkerOptions {
 export async function runWorker(options: WorkerOptions): Promise<void> {
   const { queue, signal, log } = options;
   for (const warning of await checkQueue(queue)) log(`warning: ${warning}`);
-  const queues = await openQueues(queue, onceInAWhile(log));
+  const onError = onceInAWhile(log);
+  const queues = await openQueues(queue, onError);
   const store = await openStore(options.store);
   const name = `${hostname()}:${process.pid}`;
   const company: Company = { ...options, queues, files: store, plans: createPlans(store), name, lost: new Set() };
   await removeStale(company);
   const beat = await startHeart(options.cache);
-  const { trials, sweeps, events } = startWorkers(company);
+  const { trials, sweeps, events } = startWorkers(company, onError);
   log(
     `worker ${name}: ${options.concurrency} at a time, from ${queues.connection.host}:${queues.connection.port}, files in ${store.name}`,
   );
@@ -91,7 +93,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   log(`worker ${name}: stopped`);
 }
 
-function startWorkers(company: Company) {
+function startWorkers(company: Company, onError: (error: Error) => void) {
   const { queues, concurrency, stalledAfter, log, lost } = company;
   const { bull, connection } = queues;
   const common = {
@@ -107,7 +109,6 @@ function startWorkers(company: Company) {
     { ...common, concurrency },
   );
   const sweeps = new bull.Worker<SweepData>(sweepQueue, (job, token) => processSweep(company, job, token!), common);
-  const onError = onceInAWhile(log);
   for (const worker of [trials, sweeps]) worker.on("error", onError);
   trials.on("lockRenewalFailed", (ids) => {
     for (const id of ids) {
@@ -147,9 +148,12 @@ async function processTrial(
     const plan = await plans.get(sweep);
     const found = await fetchOutcome(store, key);
     if (found !== null) log(`${id}: found`);
+    const cancelled = found === null && (await isCancelled(queues, sweep));
+    if (found === null && !cancelled && (await isTrainedByOther(queues, id)))
+      return await postpone(company, job, token);
     const outcome =
       found ??
-      ((await isCancelled(queues, sweep))
+      (cancelled
         ? null
         : await trainFromStore(
             { plan, key, attempt: job.attemptsMade + 1, folder: join(workFolder(company), id) },
@@ -171,7 +175,12 @@ async function processTrial(
     return brief;
   } catch (error) {
     // Words of the queue to itself.
-    if (error instanceof queues.bull.WaitingError || lost.has(id)) throw error;
+    if (isOfTheQueue(queues, error) || lost.has(id)) throw error;
+    if (isPlaceFailure(error)) {
+      log(`${id}: ${(error as Error).message}; no attempt is counted, and ${placeSeconds} seconds are waited`);
+      await pause(1000 * placeSeconds, signal);
+      return await postpone(company, job, token);
+    }
     const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
     log(
       `${id}: ${error instanceof Error ? error.message : String(error)}; attempt ${job.attemptsMade + 1} of ${job.opts.attempts}`,
@@ -194,6 +203,33 @@ async function handBack({ queues, log, lost }: Company, job: BullJob<TrialData>,
   await job.moveToWait(token);
   throw new queues.bull.WaitingError();
 }
+
+function isOfTheQueue({ bull }: Queues, error: unknown): boolean {
+  return error instanceof bull.WaitingError || error instanceof bull.DelayedError;
+}
+
+/**
+ * Whether another sweep has the same trial, and trains it now. Of two such jobs the one that was taken first goes on, as the queue's
+ * list of jobs at work has them; the other finds its result.
+ */
+async function isTrainedByOther({ trials }: Queues, id: string): Promise<boolean> {
+  const active = await trials.getRanges(["active"], 0, -1, true);
+  const trialOf = (job: string): string | undefined => job.split("-")[1];
+  return active.slice(0, Math.max(0, active.indexOf(id))).some((other) => trialOf(other) === trialOf(id));
+}
+
+/** Gives a job back for a moment, without counting an attempt. */
+async function postpone({ queues, lost }: Company, job: BullJob<TrialData>, token: string): Promise<never> {
+  if (lost.has(job.id!)) throw new LowrankError("aborted", `${job.id}: another worker has it`);
+  await job.moveToDelayed(Date.now() + postponeMs, token);
+  throw new queues.bull.DelayedError();
+}
+
+/** Milliseconds after which a job that was put off is looked at again. */
+const postponeMs = 1000;
+
+/** Seconds that a machine with a full disk, or without its store, stays away from further jobs. */
+const placeSeconds = 10;
 
 /** The last attempt failed: that is the result. */
 async function giveUp(
@@ -286,6 +322,12 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([aborted(signal), new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
 }
 
 /** A server that is away is told of once in ten seconds, not with every try. */

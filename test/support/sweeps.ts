@@ -25,16 +25,13 @@ export const tune: Readonly<Record<string, unknown>> = {
   batchSize: 16,
 };
 
-/** Nine trials in three rungs. */
-export const halving: object = {
-  tune,
-  search: {
-    type: "asha",
-    trials: 9,
-    minSteps: 10,
-    space: { learningRate: { loguniform: [0.0003, 0.1] }, r: { integer: [1, 8] }, optimizer: ["adamw", "lion"] },
-  },
-};
+/** So many trials in three rungs. */
+export function halvingOf(trials: number): object {
+  const space = { learningRate: { loguniform: [0.0003, 0.1] }, r: { integer: [1, 8] }, optimizer: ["adamw", "lion"] };
+  return { tune, search: { type: "asha", trials, minSteps: 10, space } };
+}
+
+export const halving: object = halvingOf(9);
 
 /** Writes a configuration as JSON; returns its name. */
 export function writeConfig(work: string, name: string, config: object): string {

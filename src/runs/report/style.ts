@@ -69,7 +69,7 @@ details { margin-top: 8px; font-size: 14px; } summary { cursor: pointer; color: 
 @media screen and (max-width: 480px) { th, td { padding-right: 10px; } table { font-size: 14px; } .deck { font-size: 18px; } body > header { padding-top: 32px; } }
 @media screen and (max-width: 751px) { .only-wide { display: none; } .only-narrow { display: block; } }
 svg { display: block; max-width: 100%; height: auto; font-family: system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .strong { font-weight: 600; }
+svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .over { paint-order: stroke; stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; } svg .strong { font-weight: 600; }
 svg .grid { stroke: var(--grid); } svg .axis, svg .rule { stroke: var(--rule); } svg .mark { fill: var(--mark); }
 svg .series-base { fill: var(--base); } svg .series-on { fill: var(--on); } svg .series-replay { fill: var(--replay); }
 svg .series-off { fill: none; stroke: var(--base); stroke-width: 1.5; }

@@ -96,7 +96,8 @@ function drawAxis(name: string, { ticks, at }: Placer, x: number, frame: Frame, 
     const y = at(tick)!;
     // The least stands below its axis and the most above, so that lines do not run through them.
     const offset = typeof tick === "string" ? -6 : y > (top + bottom) / 2 ? 14 : -5;
-    return html`<text class="quiet" x="${px(typeof tick === "string" ? x + 4 : at0)}" y="${px(y + offset)}" font-size="${SMALL}" text-anchor="${typeof tick === "string" ? "start" : anchor}">${text}</text>
+    // Words stand among the lines, on a ground of their own.
+    return html`<text class="quiet over" x="${px(typeof tick === "string" ? x + 4 : at0)}" y="${px(y + offset)}" font-size="${SMALL}" text-anchor="${typeof tick === "string" ? "start" : anchor}">${text}</text>
 `;
   });
   return html`<line class="axis" x1="${px(x)}" x2="${px(x)}" y1="${px(top)}" y2="${px(bottom)}"/><text class="strong" x="${px(at0)}" y="${px(top - 20)}" font-size="${SMALL}" text-anchor="${anchor}">${shown}</text>
