@@ -44,12 +44,20 @@ export function storedValue(graph: Graph, made: ReadonlyMap<string, Node>, name:
   return graph.initializers.get(source) ?? (node && constantValue(node));
 }
 
+/** What was found for names that Identity nodes make, so that each of a long chain is followed once. */
+const sourcesOf = new WeakMap<ReadonlyMap<string, Node>, Map<string, string>>();
+
 /** The value that `name` is a copy of, through any number of Identity nodes; `name` itself when it is none. */
 export function behindIdentity(made: ReadonlyMap<string, Node>, name: string): string {
+  const known = sourcesOf.get(made) ?? new Map<string, string>();
+  sourcesOf.set(made, known);
+  const passed: string[] = [];
   let source = name;
   for (let node = made.get(source); node?.op === "Identity" && node.domain === ""; node = made.get(source)) {
-    source = node.inputs[0] ?? "";
+    passed.push(source);
+    source = known.get(source) ?? node.inputs[0] ?? "";
   }
+  for (const copy of passed) known.set(copy, source);
   return source;
 }
 
