@@ -203,7 +203,11 @@ export async function measure(contenders, cases, plan, say = () => {}) {
   const results = [];
   for (const [index, benchCase] of cases.entries()) {
     const tell = (/** @type {string} */ text) => say(`[${index + 1}/${cases.length}] ${text}`);
-    results.push(await measureCase(contenders, benchCase, plan, meter, tell));
+    const result = await measureCase(contenders, benchCase, plan, meter, tell);
+    results.push(result);
+    // What is known already is worth having when a long run is stopped before its table.
+    const medians = result.timings.map(({ contender, median }) => `${contender} ${median.toFixed(2)}`);
+    tell(`${result.name} done: ${medians.join(", ")}`);
   }
   return { cases: results, restBusy: meter.fractions() };
 }
