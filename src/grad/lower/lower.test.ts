@@ -182,6 +182,7 @@ const cases: Record<string, LoweredCase> = {
       activation: "LeakyRelu",
       activation_params: { kind: "floats", value: [Math.fround(0.2)] },
       group: 2,
+      kernel_shape: [3],
     },
   },
   "FusedConv, Clip": {
