@@ -140,7 +140,7 @@ describe.each(["gpt2", "distilbert"])("%s with PEFT's adapter", (name) => {
     }
     const used = modules.reduce((sum, module) => sum + module.effectiveRank, 0);
     expect(stdout).toContain(`\nIn use: ${used.toFixed(1)} of ${modules.reduce((sum, { r }) => sum + r, 0)} ranks (`);
-    expect(JSON.parse((await run("show", adapter, "--json")).stdout)).toEqual({ adapter, modules });
+    expect(JSON.parse((await run("show", adapter, "--json")).stdout)).toEqual({ adapter, beside: [], modules });
   });
 });
 
