@@ -5,17 +5,17 @@ const withoutRuntime = {
 };
 
 export default [
-  { name: "everything, without ONNX Runtime", limit: "152 kB", ...withoutRuntime },
+  { name: "everything, without ONNX Runtime", limit: "140 kB", ...withoutRuntime },
   {
     name: "a page that runs adapters",
     import: "{ readModel, attachLora, readAdapter, createSession }",
-    limit: "75 kB",
+    limit: "60 kB",
     ...withoutRuntime,
   },
   {
     name: "a page that trains adapters",
     import: "{ readModel, attachLora, train, crossEntropy, adamw, writeAdapter, createSession }",
-    limit: "108 kB",
+    limit: "95 kB",
     ...withoutRuntime,
   },
 ];

@@ -19,7 +19,6 @@ const compiler = [tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", fres
 const compiled = spawnSync(process.execPath, compiler, { stdio: "inherit" });
 if (compiled.status !== 0) process.exit(compiled.status ?? 1);
 
-cpSync(join(root, "src", "onnx", "gen"), join(fresh, "onnx", "gen"), { recursive: true });
 const trial = join("data", "formats", "parquet-trial-process.js");
 cpSync(join(root, "src", trial), join(fresh, trial));
 chmodSync(join(fresh, "cli", "main.js"), 0o755);

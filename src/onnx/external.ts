@@ -1,7 +1,7 @@
 // Weights in files beside the model: what TensorProto.external_data says, checked before any file is touched. The room reads
 // no files itself; whoever has some gives a function. Format: onnx.proto, "external_data", and docs/ExternalData.md.
-import type { StringStringEntryProto } from "./gen/onnx_pb.js";
 import type { StoredTensor } from "./model.ts";
+import type { Message } from "./proto.ts";
 
 /**
  * Gives bytes of a file beside the model, or leaves them there for now. `location` is a checked relative path with forward slashes. May throw a LowrankError,
@@ -67,7 +67,7 @@ export interface ExternalPlace {
 const knownKeys = new Set(["location", "offset", "length", "checksum", "basepath"]);
 
 /** Reads the entries of `external_data`, or gives the fault in them. */
-export function externalPlace(entries: readonly StringStringEntryProto[]): ExternalPlace | string {
+export function externalPlace(entries: readonly Message<"StringStringEntryProto">[]): ExternalPlace | string {
   const values = new Map<string, string>();
   for (const { key, value } of entries) {
     if (values.has(key)) return `external data: ${key} stands there twice`;

@@ -2,11 +2,11 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
-import { AttributeProto_AttributeType as Kind } from "./gen/onnx_pb.js";
 import { readModel } from "./read.ts";
 import { inferShapes } from "./shapes.ts";
 import { sites } from "./sites.ts";
 import { summary } from "./summary.ts";
+import { AttributeProto_AttributeType as Kind } from "./testing/gen/onnx_pb.js";
 import {
   type AttributeParts,
   floats,
@@ -346,6 +346,11 @@ describe("graphs that are none", () => {
       "an attribute without a type",
       { node: [node("a", ["x"], ["y"], { attribute: [{ name: "k", i: 1n }] })] },
       /its type is missing or unknown/,
+    ],
+    [
+      "an attribute of a type that there is not",
+      { node: [node("a", ["x"], ["y"], { attribute: [{ name: "k", type: 99 as Kind, i: 1n }] })] },
+      /its type is missing or unknown \(99\)/,
     ],
     [
       "a tensor attribute without a tensor",

@@ -3,7 +3,7 @@
 import { LowrankError } from "../errors.ts";
 import { elementBytes, elementCount, fromBytes, type Tensor, type TensorType, tensor, toBytes } from "../tensor.ts";
 import { type ElementType, isTensorType } from "./elements.ts";
-import type { FunctionProto, TensorAnnotation, TypeProto } from "./gen/onnx_pb.js";
+import type { Message } from "./proto.ts";
 
 export interface Model {
   readonly irVersion: number;
@@ -16,7 +16,7 @@ export interface Model {
   readonly metadata: ReadonlyMap<string, string>;
   readonly graph: Graph;
   /** Model-local functions, as they came. */
-  readonly functions: readonly FunctionProto[];
+  readonly functions: readonly Message<"FunctionProto">[];
 }
 
 export interface Graph {
@@ -29,7 +29,7 @@ export interface Graph {
   readonly initializers: ReadonlyMap<string, StoredTensor>;
   /** In topological order. */
   readonly nodes: readonly Node[];
-  readonly quantization: readonly TensorAnnotation[];
+  readonly quantization: readonly Message<"TensorAnnotation">[];
   readonly metadata: ReadonlyMap<string, string>;
 }
 
@@ -57,7 +57,7 @@ export interface ValueInfo {
   readonly shape: readonly Dim[] | undefined;
   readonly doc: string;
   /** The type as it came, for what a tensor type cannot say (other kinds of value, denotations). */
-  readonly proto?: TypeProto;
+  readonly proto?: Message<"TypeProto">;
   readonly metadata?: ReadonlyMap<string, string>;
 }
 
@@ -80,13 +80,13 @@ export type Attribute =
   | { readonly kind: "string"; readonly value: Uint8Array }
   | { readonly kind: "tensor"; readonly value: StoredTensor }
   | { readonly kind: "graph"; readonly value: Graph }
-  | { readonly kind: "type"; readonly value: TypeProto }
+  | { readonly kind: "type"; readonly value: Message<"TypeProto"> }
   | { readonly kind: "floats"; readonly value: readonly number[] }
   | { readonly kind: "ints"; readonly value: readonly bigint[] }
   | { readonly kind: "strings"; readonly value: readonly Uint8Array[] }
   | { readonly kind: "tensors"; readonly value: readonly StoredTensor[] }
   | { readonly kind: "graphs"; readonly value: readonly Graph[] }
-  | { readonly kind: "types"; readonly value: readonly TypeProto[] }
+  | { readonly kind: "types"; readonly value: readonly Message<"TypeProto">[] }
   /** Inside a model-local function: the function's attribute of that name. */
   | { readonly kind: "reference"; readonly value: string; readonly type: number };
 

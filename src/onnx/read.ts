@@ -1,27 +1,13 @@
 // ONNX bytes -> typed model. Everything is checked on the way in, and all faults are reported at once: the runtime must
 // never be the first to look at a hostile file. Weights stay views of the given bytes.
-import { create, fromBinary } from "@bufbuild/protobuf";
 import { LowrankError, throwFaults } from "../errors.ts";
 import { checkModel, domainFaults } from "./check.ts";
 import { elementType } from "./elements.ts";
 import type { ExternalReader } from "./external.ts";
-import {
-  type AttributeProto,
-  type FunctionProto,
-  type GraphProto,
-  GraphProtoSchema,
-  AttributeProto_AttributeType as Kind,
-  type ModelProto,
-  ModelProtoSchema,
-  type NodeProto,
-  type OperatorSetIdProto,
-  type StringStringEntryProto,
-  type TensorProto,
-  type ValueInfoProto,
-} from "./gen/onnx_pb.js";
 import type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
+import { attributeKinds as Kind, type Message } from "./proto.ts";
 import { readStoredTensor } from "./stored-tensor.ts";
-import { checkWire } from "./wire.ts";
+import { decode } from "./wire.ts";
 
 /** IR_VERSION in onnx.proto. */
 const newestIrVersion = 14n;
@@ -47,7 +33,7 @@ export interface ReadOptions {
  * @example const model = readModel(await fs.readFile("model.onnx"), "model.onnx");
  */
 export function readModel(bytes: Uint8Array, name = "model", options: ReadOptions = {}): Model {
-  const proto = decode(bytes, name);
+  const proto = modelProto(bytes, name);
   const faults: string[] = [];
   const model = new Reader(faults, options.external).model(proto);
   throwFaults("model", name, faults);
@@ -55,7 +41,7 @@ export function readModel(bytes: Uint8Array, name = "model", options: ReadOption
   return model;
 }
 
-function decode(bytes: Uint8Array, name: string): ModelProto {
+function modelProto(bytes: Uint8Array, name: string): Message<"ModelProto"> {
   if (bytes.length === 0) throw new LowrankError("model", `${name}: expected an ONNX model, got an empty file`);
   if (bytes.length > maxBytes) {
     throw new LowrankError(
@@ -65,9 +51,7 @@ function decode(bytes: Uint8Array, name: string): ModelProto {
   }
   try {
     // A plain Uint8Array, also when a Node Buffer came: its views must behave alike everywhere.
-    const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
-    checkWire(plain, ModelProtoSchema);
-    return fromBinary(ModelProtoSchema, plain);
+    return decode("ModelProto", new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new LowrankError("model", `${name}: not an ONNX model, or a damaged one (${reason})`, { cause });
@@ -83,7 +67,7 @@ class Reader {
     this.#external = external;
   }
 
-  model(proto: ModelProto): Model {
+  model(proto: Message<"ModelProto">): Model {
     if (proto.trainingInfo.length > 0)
       this.#faults.push("training_info is not supported: export the model for inference");
     if (proto.graph === undefined) this.#faults.push("there is no graph: not an ONNX model, or a truncated one");
@@ -100,12 +84,12 @@ class Reader {
       modelVersion: proto.modelVersion,
       doc: proto.docString,
       metadata: entryMap(proto.metadataProps),
-      graph: this.graph(proto.graph ?? create(GraphProtoSchema), ""),
+      graph: this.graph(proto.graph ?? decode("GraphProto", new Uint8Array(0)), ""),
       functions: proto.functions,
     };
   }
 
-  opsets(imports: readonly OperatorSetIdProto[], where: string): Map<string, number> {
+  opsets(imports: readonly Message<"OperatorSetIdProto">[], where: string): Map<string, number> {
     const opsets = new Map<string, number>();
     for (const { domain, version } of imports) {
       const key = standardDomain(domain);
@@ -118,7 +102,7 @@ class Reader {
   }
 
   /** A model-local function is kept as it came, so everything in it is looked at here. */
-  function(proto: FunctionProto): void {
+  function(proto: Message<"FunctionProto">): void {
     const where = `function ${JSON.stringify(proto.name)}: `;
     const opsets = this.opsets(proto.opsetImport, where);
     for (const attribute of proto.attributeProto) this.attribute(attribute, `${where}attribute ${attribute.name}: `);
@@ -126,7 +110,7 @@ class Reader {
     for (const fault of domainFaults(nodes, opsets, where)) this.#faults.push(fault);
   }
 
-  graph(proto: GraphProto, where: string): Graph {
+  graph(proto: Message<"GraphProto">, where: string): Graph {
     const initializers = new Map<string, StoredTensor>();
     for (const tensor of proto.initializer) {
       const label = `${where}initializer ${JSON.stringify(tensor.name)}`;
@@ -152,7 +136,7 @@ class Reader {
     };
   }
 
-  node(proto: NodeProto, where: string): Node {
+  node(proto: Message<"NodeProto">, where: string): Node {
     const label = `${where}node ${JSON.stringify(proto.name || proto.output[0] || "")} (${proto.opType})`;
     const attributes = new Map<string, Attribute>();
     for (const attribute of proto.attribute) {
@@ -174,7 +158,7 @@ class Reader {
     };
   }
 
-  attribute(proto: AttributeProto, where: string): Attribute | undefined {
+  attribute(proto: Message<"AttributeProto">, where: string): Attribute | undefined {
     const type = proto.refAttrName === "" ? proto.type : Kind.UNDEFINED;
     for (const [kind, field] of tensorFields) {
       const value = proto[field];
@@ -182,7 +166,7 @@ class Reader {
       if (isFilled && kind !== type) return this.#fault(`${where}${field} is filled, and its type says otherwise`);
     }
     if (proto.refAttrName !== "") return { kind: "reference", value: proto.refAttrName, type: proto.type };
-    const stored = (tensor: TensorProto): StoredTensor => ({
+    const stored = (tensor: Message<"TensorProto">): StoredTensor => ({
       ...readStoredTensor(tensor, `${where}tensor`, this.#faults),
       ...(tensor.name !== "" && { name: tensor.name }),
     });
@@ -221,25 +205,24 @@ class Reader {
     }
   }
 
-  valueInfo(proto: ValueInfoProto, where: string): ValueInfo {
+  valueInfo(proto: Message<"ValueInfoProto">, where: string): ValueInfo {
     const base = {
       name: proto.name,
       doc: proto.docString,
       ...(proto.metadataProps.length > 0 && { metadata: entryMap(proto.metadataProps) }),
     };
-    if (proto.type?.value.case !== "tensorType") {
+    if (proto.type?.tensorType === undefined) {
       return { ...base, type: undefined, shape: undefined, ...(proto.type && { proto: proto.type }) };
     }
-    const { elemType, shape } = proto.type.value.value;
+    const { elemType, shape } = proto.type.tensorType;
     const type = elementType(elemType);
     if (type === undefined)
       this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: unknown element type ${elemType}`);
-    const dims = shape?.dim.map(({ value }): Dim => {
-      if (value.case === "dimParam") return value.value === "" ? null : value.value;
-      if (value.case !== "dimValue") return null;
-      const size = Number(value.value);
+    const dims = shape?.dim.map(({ dimParam, dimValue }): Dim => {
+      if (dimValue === undefined) return dimParam || null;
+      const size = Number(dimValue);
       if (!Number.isSafeInteger(size))
-        this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${value.value} is out of range`);
+        this.#faults.push(`${where}value ${JSON.stringify(proto.name)}: dimension ${dimValue} is out of range`);
       // Some exporters write -1 where they mean "any".
       return size < 0 ? null : size;
     });
@@ -267,6 +250,6 @@ function standardDomain(domain: string): string {
   return domain === "ai.onnx" ? "" : domain;
 }
 
-function entryMap(entries: readonly StringStringEntryProto[]): ReadonlyMap<string, string> {
+function entryMap(entries: readonly Message<"StringStringEntryProto">[]): ReadonlyMap<string, string> {
   return new Map(entries.map(({ key, value }) => [key, value]));
 }

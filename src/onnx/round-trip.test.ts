@@ -5,9 +5,9 @@ import { studyNetwork } from "../study/network.ts";
 import { tensor } from "../tensor.ts";
 import { createModel, float, graphBuilder, makeNode } from "./builder.ts";
 import type { ElementType } from "./elements.ts";
-import { AttributeProto_AttributeType as Kind, ModelProtoSchema } from "./gen/onnx_pb.js";
 import { type Attribute, type Model, toTensor } from "./model.ts";
 import { readModel } from "./read.ts";
+import { AttributeProto_AttributeType as Kind, ModelProtoSchema } from "./testing/gen/onnx_pb.js";
 import {
   type GraphParts,
   goldenFile,

@@ -4,8 +4,8 @@ import { LowrankError } from "../errors.ts";
 import { elementCount, toBytes } from "../tensor.ts";
 import { type ElementType, elementType, rawByteLength } from "./elements.ts";
 import { type ExternalPlace, type ExternalReader, externalPlace, type LateBytes, lateTensor } from "./external.ts";
-import { type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.js";
 import type { StoredTensor } from "./model.ts";
+import { externalLocation, type Message } from "./proto.ts";
 
 const nothing = new Uint8Array(0);
 
@@ -14,7 +14,7 @@ const maxRank = 64;
 
 /** Reads one tensor; faults are added to `faults`, each starting with `where`, and an empty tensor stands in. */
 export function readStoredTensor(
-  proto: TensorProto,
+  proto: Message<"TensorProto">,
   where: string,
   faults: string[],
   external?: ExternalReader,
@@ -24,7 +24,7 @@ export function readStoredTensor(
     faults.push(`${where}: ${fault}`);
     return empty;
   };
-  const isExternal = proto.dataLocation === TensorProto_DataLocation.EXTERNAL || proto.externalData.length > 0;
+  const isExternal = proto.dataLocation === externalLocation || proto.externalData.length > 0;
   if (isExternal && external === undefined) return fail("its data is in an external file, and only bytes were given");
   if (proto.segment !== undefined) return fail("segmented tensors are not supported");
   const type = elementType(proto.dataType);
@@ -123,7 +123,7 @@ const int32Arrays: Partial<Record<ElementType, { from(values: ArrayLike<number>)
   int2: Uint8Array,
 };
 
-function packField(proto: TensorProto, field: TypedField, type: ElementType): Uint8Array | undefined {
+function packField(proto: Message<"TensorProto">, field: TypedField, type: ElementType): Uint8Array | undefined {
   switch (field) {
     case "floatData":
       return type === "float32" || type === "complex64" ? toBytes(Float32Array.from(proto.floatData)) : undefined;

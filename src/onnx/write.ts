@@ -1,28 +1,11 @@
 // Typed model -> ONNX bytes.
-import { create, toBinary } from "@bufbuild/protobuf";
 import { LowrankError } from "../errors.ts";
 import { elementCount } from "../tensor.ts";
 import { elementCode, rawByteLength } from "./elements.ts";
 import { filePlaceOf } from "./external.ts";
-import {
-  type AttributeProto,
-  AttributeProtoSchema,
-  type GraphProto,
-  GraphProtoSchema,
-  AttributeProto_AttributeType as Kind,
-  type ModelProto,
-  ModelProtoSchema,
-  NodeProtoSchema,
-  OperatorSetIdProtoSchema,
-  StringStringEntryProtoSchema,
-  type TensorProto,
-  TensorProto_DataLocation,
-  TensorProtoSchema,
-  type TypeProto,
-  TypeProtoSchema,
-  ValueInfoProtoSchema,
-} from "./gen/onnx_pb.js";
-import type { Attribute, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
+import type { Attribute, Dim, Graph, Model, Node, StoredTensor, ValueInfo } from "./model.ts";
+import { externalLocation, attributeKinds as Kind, type Parts } from "./proto.ts";
+import { encode } from "./wire.ts";
 
 /** protobuf's own limit for one message. */
 const maxBytes = 2 ** 31 - 1;
@@ -41,7 +24,7 @@ export function writeModel(model: Model): Uint8Array {
       `weights of ${size} bytes: one protobuf holds at most 2 GiB; write them beside the model (saveModel in Node.js)`,
     );
   }
-  return toBinary(ModelProtoSchema, modelProto(model));
+  return encode("ModelProto", modelProto(model));
 }
 
 /** How many bytes a model's weights take; nothing is read for it. */
@@ -79,9 +62,9 @@ export function writeModelParts(model: Model): ModelParts {
     for (const { stored, tensor } of large) {
       const place = filePlaceOf(stored);
       if (place?.folder === folder) refer(tensor, place.location, place.offset, place.length);
-      else tensor.rawData = stored.bytes as Uint8Array<ArrayBuffer>;
+      else tensor.rawData = stored.bytes;
     }
-    return { bytes: toBinary(ModelProtoSchema, proto), data: new Map(), folder };
+    return { bytes: encode("ModelProto", proto), data: new Map(), folder };
   }
   const locations = new Map<ArrayBufferLike, string>();
   for (const { stored, tensor } of large) {
@@ -91,7 +74,7 @@ export function writeModelParts(model: Model): ModelParts {
     refer(tensor, location, byteOffset, length);
   }
   const data = new Map([...locations].map(([buffer, location]) => [location, new Uint8Array(buffer)]));
-  return { bytes: toBinary(ModelProtoSchema, proto), data, folder: undefined };
+  return { bytes: encode("ModelProto", proto), data, folder: undefined };
 }
 
 /** A weight in a file of weights. */
@@ -113,16 +96,16 @@ export function writeModelBeside(model: Model, location: string): { bytes: Uint8
     refer(tensor, location, offset, byteLength(stored));
     return { stored, offset };
   });
-  return { bytes: toBinary(ModelProtoSchema, proto), weights };
+  return { bytes: encode("ModelProto", proto), weights };
 }
 
 interface Large {
   readonly stored: StoredTensor;
-  readonly tensor: TensorProto;
+  readonly tensor: Parts<"TensorProto">;
 }
 
 /** The model's protobuf with its large weights left out, and those. */
-function withoutLargeWeights(model: Model): { proto: ModelProto; large: Large[] } {
+function withoutLargeWeights(model: Model): { proto: Parts<"ModelProto">; large: Large[] } {
   const stubs = new Map<string, StoredTensor>();
   for (const [name, stored] of model.graph.initializers) {
     const isLarge = byteLength(stored) >= leastExternalBytes;
@@ -130,8 +113,8 @@ function withoutLargeWeights(model: Model): { proto: ModelProto; large: Large[] 
   }
   const proto = modelProto({ ...model, graph: { ...model.graph, initializers: stubs } });
   const large = (proto.graph?.initializer ?? []).flatMap((tensor) => {
-    const stored = model.graph.initializers.get(tensor.name)!;
-    return stubs.get(tensor.name) === stored ? [] : [{ stored, tensor }];
+    const stored = model.graph.initializers.get(tensor.name ?? "")!;
+    return stubs.get(tensor.name ?? "") === stored ? [] : [{ stored, tensor }];
   });
   return { proto, large };
 }
@@ -146,8 +129,8 @@ function byteLength({ type, dims, strings }: StoredTensor): number {
   return strings ? 0 : rawByteLength(type, elementCount(dims));
 }
 
-function refer(tensor: TensorProto, location: string, offset: number, length: number): void {
-  tensor.dataLocation = TensorProto_DataLocation.EXTERNAL;
+function refer(tensor: Parts<"TensorProto">, location: string, offset: number, length: number): void {
+  tensor.dataLocation = externalLocation;
   tensor.externalData = entries(
     new Map([
       ["location", location],
@@ -157,16 +140,14 @@ function refer(tensor: TensorProto, location: string, offset: number, length: nu
   );
 }
 
-function modelProto(model: Model): ModelProto {
-  const proto = create(ModelProtoSchema, {
+function modelProto(model: Model): Parts<"ModelProto"> {
+  const proto: Parts<"ModelProto"> = {
     irVersion: BigInt(model.irVersion),
-    opsetImport: [...model.opsets].map(([domain, version]) =>
-      create(OperatorSetIdProtoSchema, { domain, version: BigInt(version) }),
-    ),
+    opsetImport: [...model.opsets].map(([domain, version]) => ({ domain, version: BigInt(version) })),
     graph: graphProto(model.graph),
     metadataProps: entries(model.metadata),
-    functions: [...model.functions],
-  });
+    functions: model.functions,
+  };
   setText(proto, { producerName: model.producer.name, producerVersion: model.producer.version });
   setText(proto, { domain: model.domain, docString: model.doc });
   if (model.modelVersion !== 0n) proto.modelVersion = model.modelVersion;
@@ -178,35 +159,35 @@ function setText<T extends object>(target: T, texts: Partial<T>): void {
   for (const [key, text] of Object.entries(texts)) if (text !== "") Object.assign(target, { [key]: text });
 }
 
-function graphProto(graph: Graph): GraphProto {
-  const proto = create(GraphProtoSchema, {
+function graphProto(graph: Graph): Parts<"GraphProto"> {
+  const proto: Parts<"GraphProto"> = {
     name: graph.name,
     node: graph.nodes.map(nodeProto),
     initializer: [...graph.initializers].map(([name, stored]) => tensorProto(name, stored)),
     input: graph.inputs.map(valueInfoProto),
     output: graph.outputs.map(valueInfoProto),
     valueInfo: graph.values.map(valueInfoProto),
-    quantizationAnnotation: [...graph.quantization],
+    quantizationAnnotation: graph.quantization,
     metadataProps: entries(graph.metadata),
-  });
+  };
   setText(proto, { docString: graph.doc });
   return proto;
 }
 
-function nodeProto(node: Node) {
-  const proto = create(NodeProtoSchema, {
-    input: [...node.inputs],
-    output: [...node.outputs],
+function nodeProto(node: Node): Parts<"NodeProto"> {
+  const proto: Parts<"NodeProto"> = {
+    input: node.inputs,
+    output: node.outputs,
     opType: node.op,
     attribute: [...node.attributes].map(([name, attribute]) => attributeProto(name, attribute)),
     metadataProps: entries(node.metadata),
-  });
+  };
   setText(proto, { name: node.name, domain: node.domain, docString: node.doc, overload: node.overload });
   return proto;
 }
 
-function valueInfoProto(info: ValueInfo) {
-  const proto = create(ValueInfoProtoSchema, { name: info.name });
+function valueInfoProto(info: ValueInfo): Parts<"ValueInfoProto"> {
+  const proto: Parts<"ValueInfoProto"> = { name: info.name };
   const type = info.proto ?? tensorType(info);
   if (type !== undefined) proto.type = type;
   if (info.metadata !== undefined) proto.metadataProps = entries(info.metadata);
@@ -214,83 +195,63 @@ function valueInfoProto(info: ValueInfo) {
   return proto;
 }
 
-function tensorType(info: ValueInfo): TypeProto | undefined {
-  if (info.type === undefined) return undefined;
-  return create(TypeProtoSchema, {
-    value: {
-      case: "tensorType",
-      value: { elemType: elementCode(info.type), ...(info.shape && { shape: { dim: info.shape.map(dimProto) } }) },
-    },
-  });
+function tensorType({ type, shape }: ValueInfo): Parts<"TypeProto"> | undefined {
+  if (type === undefined) return undefined;
+  return { tensorType: { elemType: elementCode(type), ...(shape && { shape: { dim: shape.map(dimProto) } }) } };
 }
 
-function dimProto(dim: number | string | null) {
+function dimProto(dim: Dim): Parts<"TensorShapeProto.Dimension"> {
   if (dim === null) return {};
-  return typeof dim === "number"
-    ? { value: { case: "dimValue" as const, value: BigInt(dim) } }
-    : { value: { case: "dimParam" as const, value: dim } };
+  return typeof dim === "number" ? { dimValue: BigInt(dim) } : { dimParam: dim };
 }
 
-function tensorProto(name: string, stored: StoredTensor): TensorProto {
-  const proto = create(TensorProtoSchema, {
+function tensorProto(name: string, stored: StoredTensor): Parts<"TensorProto"> {
+  const proto: Parts<"TensorProto"> = {
     dims: stored.dims.map(BigInt),
     dataType: elementCode(stored.type),
-  });
+  };
   if (stored.metadata !== undefined) proto.metadataProps = entries(stored.metadata);
   setText(proto, { name, docString: stored.doc ?? "" });
-  if (stored.strings) proto.stringData = [...stored.strings];
-  else proto.rawData = stored.bytes as Uint8Array<ArrayBuffer>;
+  if (stored.strings) proto.stringData = stored.strings;
+  else proto.rawData = stored.bytes;
   return proto;
 }
 
-function attributeProto(name: string, attribute: Attribute): AttributeProto {
-  const base = { name };
+function attributeProto(name: string, attribute: Attribute): Parts<"AttributeProto"> {
   switch (attribute.kind) {
     case "float":
-      return create(AttributeProtoSchema, { ...base, type: Kind.FLOAT, f: attribute.value });
+      return { name, type: Kind.FLOAT, f: attribute.value };
     case "int":
-      return create(AttributeProtoSchema, { ...base, type: Kind.INT, i: attribute.value });
+      return { name, type: Kind.INT, i: attribute.value };
     case "string":
-      return create(AttributeProtoSchema, {
-        ...base,
-        type: Kind.STRING,
-        s: attribute.value as Uint8Array<ArrayBuffer>,
-      });
+      return { name, type: Kind.STRING, s: attribute.value };
     case "tensor":
-      return create(AttributeProtoSchema, {
-        ...base,
-        type: Kind.TENSOR,
-        t: tensorProto(attribute.value.name ?? "", attribute.value),
-      });
+      return { name, type: Kind.TENSOR, t: tensorProto(attribute.value.name ?? "", attribute.value) };
     case "graph":
-      return create(AttributeProtoSchema, { ...base, type: Kind.GRAPH, g: graphProto(attribute.value) });
+      return { name, type: Kind.GRAPH, g: graphProto(attribute.value) };
     case "type":
-      return create(AttributeProtoSchema, { ...base, type: Kind.TYPE_PROTO, tp: attribute.value });
+      return { name, type: Kind.TYPE_PROTO, tp: attribute.value };
     case "floats":
-      return create(AttributeProtoSchema, { ...base, type: Kind.FLOATS, floats: [...attribute.value] });
+      return { name, type: Kind.FLOATS, floats: attribute.value };
     case "ints":
-      return create(AttributeProtoSchema, { ...base, type: Kind.INTS, ints: [...attribute.value] });
+      return { name, type: Kind.INTS, ints: attribute.value };
     case "strings":
-      return create(AttributeProtoSchema, {
-        ...base,
-        type: Kind.STRINGS,
-        strings: attribute.value.map((bytes) => bytes as Uint8Array<ArrayBuffer>),
-      });
+      return { name, type: Kind.STRINGS, strings: attribute.value };
     case "tensors":
-      return create(AttributeProtoSchema, {
-        ...base,
+      return {
+        name,
         type: Kind.TENSORS,
         tensors: attribute.value.map((value) => tensorProto(value.name ?? "", value)),
-      });
+      };
     case "graphs":
-      return create(AttributeProtoSchema, { ...base, type: Kind.GRAPHS, graphs: attribute.value.map(graphProto) });
+      return { name, type: Kind.GRAPHS, graphs: attribute.value.map(graphProto) };
     case "types":
-      return create(AttributeProtoSchema, { ...base, type: Kind.TYPE_PROTOS, typeProtos: [...attribute.value] });
+      return { name, type: Kind.TYPE_PROTOS, typeProtos: attribute.value };
     case "reference":
-      return create(AttributeProtoSchema, { ...base, type: attribute.type as Kind, refAttrName: attribute.value });
+      return { name, type: attribute.type, refAttrName: attribute.value };
   }
 }
 
-function entries(map: ReadonlyMap<string, string>) {
-  return [...map].map(([key, value]) => create(StringStringEntryProtoSchema, { key, value }));
+function entries(map: ReadonlyMap<string, string>): Parts<"StringStringEntryProto">[] {
+  return [...map].map(([key, value]) => ({ key, value }));
 }

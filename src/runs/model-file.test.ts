@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { LowrankError } from "../errors.ts";
+import { floatValues } from "../onnx/model.ts";
 import {
   GraphProtoSchema,
   ModelProtoSchema,
@@ -14,8 +15,7 @@ import {
   TensorProtoSchema,
   TypeProtoSchema,
   ValueInfoProtoSchema,
-} from "../onnx/gen/onnx_pb.js";
-import { floatValues } from "../onnx/model.ts";
+} from "../onnx/testing/gen/onnx_pb.js";
 import { openSession } from "../runtime/session.ts";
 import { tensor } from "../tensor.ts";
 import { loadModel } from "./model-file.ts";

@@ -9,7 +9,7 @@ import {
   type NodeProtoSchema,
   type TensorProtoSchema,
   type ValueInfoProtoSchema,
-} from "../gen/onnx_pb.js";
+} from "./gen/onnx_pb.js";
 
 /** A message as plain values, not one that was made before: it may be spread. */
 type Parts<S extends DescMessage> = Exclude<MessageInitShape<S>, Message>;
