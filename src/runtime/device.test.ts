@@ -142,7 +142,13 @@ describe("checkDevice", () => {
 });
 
 describe("what a session is asked for", () => {
-  const rest = { threads: undefined, isLean: false, folder: undefined, onCpu: [] as readonly string[] };
+  const rest = {
+    threads: undefined,
+    isLean: false,
+    isInteger: false,
+    folder: undefined,
+    onCpu: [] as readonly string[],
+  };
   const providers = (ort: Ort, device: Device | undefined, onCpu: readonly string[] = []) =>
     ortOptions(ort, { ...rest, device, onCpu }).executionProviders;
 

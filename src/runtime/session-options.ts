@@ -7,6 +7,8 @@ export interface Asked {
   readonly threads: number | undefined;
   /** The model is large: nothing of it is to be held twice (see lean.ts). */
   readonly isLean: boolean;
+  /** The model multiplies 8-bit activations, which is to be exact on every processor (see signed-weights.ts). */
+  readonly isInteger: boolean;
   /** Where the files of weights are that the model names, if it names any. */
   readonly folder: string | undefined;
   /** Nodes that WebGPU is not to take (see webgpu.ts). */
@@ -16,7 +18,7 @@ export interface Asked {
 /** The session options for a device; sets the number of WebAssembly threads, which all sessions of a page share. */
 export function ortOptions(
   ort: Pick<Ort, "env">,
-  { device, threads, isLean, folder, onCpu }: Asked,
+  { device, threads, isLean, isInteger, folder, onCpu }: Asked,
 ): InferenceSession.SessionOptions {
   if (isWebRuntime(ort) && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
   const provider = device ?? defaultDevice(ort);
@@ -36,8 +38,7 @@ export function ortOptions(
         set_denormal_as_zero: "1",
         // Products by dequantized weights stay in float32: by default activations are rounded to 8 bits there.
         qdq_matmulnbits_accuracy_level: "1",
-        // 8-bit products stay exact on processors without VNNI (see signed-weights.ts).
-        x64quantprecision: "1",
+        ...(isInteger && { x64quantprecision: "1" }),
         ...(isLean && { disable_prepacking: "1" }),
         ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
       },

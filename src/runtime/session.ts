@@ -19,7 +19,7 @@ import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
 import { ortOptions } from "./session-options.ts";
-import { withOwnSignedWeights } from "./signed-weights.ts";
+import { hasIntegerProducts, withOwnSignedWeights } from "./signed-weights.ts";
 import { keptOnCpu } from "./webgpu.ts";
 
 export { type ChosenDevice, type Device, type DeviceChoice, deviceChoices, devices } from "./device.ts";
@@ -72,10 +72,18 @@ export async function openSession(model: Model | Uint8Array, options: OpenOption
   const ort = await loadOrt();
   const { threads, forBinding = false } = options;
   const device = options.device === "auto" ? (await chooseDevice(ort)).device : options.device;
-  const { bytes, data, guard, folder, isLean = false, onCpu = [] } = await prepare(ort, model, { forBinding, device });
+  const {
+    bytes,
+    data,
+    guard,
+    folder,
+    isLean = false,
+    isInteger = false,
+    onCpu = [],
+  } = await prepare(ort, model, { forBinding, device });
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const asked = ortOptions(ort, { device, threads, isLean, folder, onCpu });
+    const asked = ortOptions(ort, { device, threads, isLean, isInteger, folder, onCpu });
     const create = (): Promise<InferenceSession> => ort.InferenceSession.create(bytes, { ...asked, externalData });
     const session = await (device === "cuda" ? quietly(ort, create) : create());
     weightsOf.set(session, data);
@@ -92,6 +100,8 @@ interface Prepared extends ModelParts {
   readonly guard?: string;
   /** The model is large: nothing of it is to be held twice (see lean.ts). */
   readonly isLean?: boolean;
+  /** It multiplies 8-bit activations (see signed-weights.ts). */
+  readonly isInteger?: boolean;
   /** Nodes that are not for WebGPU. */
   readonly onCpu?: readonly string[];
 }
@@ -113,10 +123,11 @@ async function prepare(
 
 /** The model as bytes, guarded where it is going to be bound and that saves a copy. */
 async function bindable(ort: Ort, given: Model, forBinding: boolean): Promise<Prepared> {
-  const model = withOwnSignedWeights(given);
-  if (!forBinding || !(await leavesOutputsInPlace(ort))) return writeModelParts(model);
+  const isInteger = hasIntegerProducts(given);
+  const model = isInteger ? withOwnSignedWeights(given) : given;
+  if (!forBinding || !(await leavesOutputsInPlace(ort))) return { ...writeModelParts(model), isInteger };
   const guarded = withGuard(model);
-  return { ...writeModelParts(guarded.model), guard: guarded.guard };
+  return { ...writeModelParts(guarded.model), guard: guarded.guard, isInteger };
 }
 
 /** The weights' memory, which the runtime may go on reading from: kept for as long as the session. */

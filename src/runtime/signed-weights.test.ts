@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
-import { type Tensor, tensor } from "../tensor.ts";
+import { tensor } from "../tensor.ts";
 import { openSession, type Session } from "./session.ts";
-import { withOwnSignedWeights } from "./signed-weights.ts";
+import { hasIntegerProducts, withOwnSignedWeights } from "./signed-weights.ts";
 
 /** y = x W by 8-bit products, and w = W as float32: of int8 W [64, 8], all 127. */
 function twoReaders(): Model {
@@ -11,8 +11,8 @@ function twoReaders(): Model {
   const weight = g.initializer("weight", tensor("int8", [64, 8], new Int8Array(512).fill(127)));
   const x = g.input("x", "uint8", ["n", 64]);
   g.output(g.op("MatMulInteger", [x, weight], {}, { output: "y" }), "int32", ["n", 8]);
-  const scale = g.input("scale", "float32", []);
-  g.output(g.op("DequantizeLinear", [weight, scale], {}, { output: "w" }), "float32", [64, 8]);
+  const scale = g.initializer("scale", tensor("float32", [8], new Float32Array(8).fill(0.5)));
+  g.output(g.op("DequantizeLinear", [weight, scale], { axis: 1 }, { output: "w" }), "float32", [64, 8]);
   return createModel(g.build(), { opset: 21 });
 }
 
@@ -30,9 +30,20 @@ describe("weights of 8 signed bits", () => {
       weight,
       `${weight}/2`,
     ]);
-    expect([...graph.initializers.values()].map(({ bytes }) => bytes.buffer)).toEqual(
-      Array(2).fill(model.graph.initializers.get(weight!)!.bytes.buffer),
-    );
+    expect(graph.initializers.get(`${weight}/2`)!.bytes).toBe(model.graph.initializers.get(weight!)!.bytes);
+  });
+
+  it("get a zero point of their scale's shape where they have none", () => {
+    const { graph } = withOwnSignedWeights(twoReaders());
+    const zero = graph.initializers.get(graph.nodes[1]!.inputs[2]!);
+    expect(zero).toEqual({ type: "int8", dims: [8], bytes: new Uint8Array(8) });
+  });
+
+  it("count where activations have 8 bits too", () => {
+    const model = twoReaders();
+    expect(hasIntegerProducts(model)).toBe(true);
+    const nodes = model.graph.nodes.filter(({ op }) => op === "DequantizeLinear");
+    expect(hasIntegerProducts({ ...model, graph: { ...model.graph, nodes } })).toBe(false);
   });
 
   it("leave a model alone in which no two nodes read the same", () => {
@@ -43,12 +54,7 @@ describe("weights of 8 signed bits", () => {
   it("are multiplied without saturation, on every processor", async () => {
     session = await openSession(twoReaders(), { threads: 1 });
     const x = tensor("uint8", [1, 64], new Uint8Array(64).fill(255));
-    const results = await session.run(
-      new Map<string, Tensor>([
-        ["x", x],
-        ["scale", tensor("float32", [], Float32Array.of(0.5))],
-      ]),
-    );
+    const results = await session.run(new Map([["x", x]]));
     expect([...results.get("y")!.data]).toEqual(Array(8).fill(64 * 255 * 127));
     expect([...results.get("w")!.data].every((value) => value === 63.5)).toBe(true);
   });
