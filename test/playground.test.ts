@@ -39,6 +39,7 @@ import {
   visit,
   waitUntil,
 } from "./support/playground.ts";
+import { testByHand } from "./support/playground-hands.ts";
 
 /** What the issue allows between the page and Node.js. */
 const tolerance = 1e-4;
@@ -374,6 +375,8 @@ describe("the playground", { timeout: 180_000 }, () => {
       expect(complaints).toEqual([]);
     });
   }
+
+  testByHand(enter, folder);
 });
 
 function prefixed(prefix: string, files: Readonly<Record<string, Uint8Array>>): Record<string, Uint8Array> {

@@ -130,29 +130,31 @@ function Equation({ current }: { current: LayerPicture }) {
 
 /** The marked row and column, for those who do not point. */
 function Place({ here, rows, columns }: { here: Cell; rows: number; columns: number }) {
+  // The numbers of a place come a moment later: what was asked for last is what moves on.
+  const { row, column } = pointed.value ?? here;
   const move = (next: Partial<{ row: number; column: number }>): void => {
-    pointed.value = { row: here.row, column: here.column, ...next };
+    pointed.value = { row, column, ...next };
   };
   return (
     <div class="place">
       <label>
-        Row <output>{here.row}</output>
+        Row <output>{row}</output>
         <input
           type="range"
           min={0}
           max={rows - 1}
-          value={here.row}
+          value={row}
           aria-label="Row of the matrices"
           onInput={(event) => move({ row: event.currentTarget.valueAsNumber })}
         />
       </label>
       <label>
-        Column <output>{here.column}</output>
+        Column <output>{column}</output>
         <input
           type="range"
           min={0}
           max={columns - 1}
-          value={here.column}
+          value={column}
           aria-label="Column of the matrices"
           onInput={(event) => move({ column: event.currentTarget.valueAsNumber })}
         />

@@ -1,19 +1,18 @@
 // What people do on the playground with their hands and files: touch, pens, pictures, drops, the tour, a reload at a bad moment, and
-// the program that it gives away, run as it is in Node.js. Without a Chromium it is skipped, and says so.
+// the program that it gives away, run as it is in Node.js. They are part of the playground's journey (playground.test.ts): two browsers
+// that train at a time would wait for each other.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { unzipSync } from "fflate";
 import { type Adapter, readAdapter, readModel, readSafetensors } from "lowrank";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import sharp from "sharp";
 import ts from "typescript";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { startBrowser } from "./support/browser.ts";
-import { root, temporaryFolder } from "./support/folders.ts";
-import { largestDifference } from "./support/onnx.ts";
+import { expect, it } from "vitest";
+import { root } from "./folders.ts";
+import { largestDifference } from "./onnx.ts";
 import {
-  buildPlayground,
   drawByMouse,
   drop,
   give,
@@ -21,18 +20,15 @@ import {
   logitsInNode,
   reading,
   ready,
-  type Served,
   saved,
   seenPixels,
-  servePlayground,
   settled,
   train,
   type Visit,
-  visit,
+  type visit,
   waitUntil,
-} from "./support/playground.ts";
+} from "./playground.ts";
 
-const folder = temporaryFolder();
 const peft = join(root, "test", "fixtures", "playground", "peft");
 
 /** A one: from the top to the bottom, a little aslant. */
@@ -42,41 +38,11 @@ const one: readonly (readonly [number, number])[] = [
   [0.45, 0.85],
 ];
 
-// A browser that trains, on a machine that may be busy with other tests.
-describe("the playground, by hand", { timeout: 180_000 }, () => {
-  let browser: Browser | string = "not started";
-  let site: Served;
-  let open: Visit | undefined;
+/** Opens the page; it is closed behind each test. */
+export type Enter = (options?: Parameters<typeof visit>[2]) => Promise<Visit>;
 
-  beforeAll(async () => {
-    browser = await startBrowser();
-    if (typeof browser === "string") {
-      process.stderr.write(`The playground was not tested: ${browser}\n`);
-      return;
-    }
-    site = await servePlayground(await buildPlayground(join(folder, "site")));
-  }, 300_000);
-
-  afterAll(async () => {
-    if (typeof browser === "string") return;
-    await browser.close();
-    await site.close();
-  });
-
-  beforeEach((context) => {
-    if (typeof browser === "string") context.skip(browser);
-  });
-
-  afterEach(async () => {
-    await open?.close();
-    open = undefined;
-  });
-
-  async function enter(options: Parameters<typeof visit>[2] = {}): Promise<Visit> {
-    open = await visit(browser as Browser, site.origin, options);
-    return open;
-  }
-
+/** Registers the tests. `enter` opens the page, which was built into `folder`/site. */
+export function testByHand(enter: Enter, folder: string): void {
   for (const pointerType of ["touch", "pen"] as const) {
     it(`reads a digit drawn by ${pointerType}`, async () => {
       const { page, complaints } = await enter({ hasTouch: true });
@@ -204,7 +170,7 @@ describe("the playground, by hand", { timeout: 180_000 }, () => {
     const { page, complaints } = await enter({ hash: "#r=2&alpha=4&steps=20&replay=0.5" });
     await page.getByRole("button", { name: /Take 20 misread/ }).click();
     await train(page);
-    const digits = await runProgram(page, "digits");
+    const digits = await runProgram(page, folder, "digits");
     expect(digits.said).toMatch(/^(19|20) of 20 examples are read right$/m);
     expect(digits.adapter.config).toMatchObject({ r: 2, loraAlpha: 4, targetModules: ["fc1", "fc2", "fc3"] });
     const here = await logits(page, "adapted");
@@ -222,7 +188,7 @@ describe("the playground, by hand", { timeout: 180_000 }, () => {
       await page.getByRole("button", { name: `Add as ${name}` }).click();
     }
     await train(page);
-    const own = await runProgram(page, "symbols");
+    const own = await runProgram(page, folder, "symbols");
     expect(own.said).toMatch(/^3 of 3 examples are read right$/m);
     expect(own.adapter.labels).toEqual(["star", "heart", "arrow"]);
     expect(complaints).toEqual([]);
@@ -307,7 +273,7 @@ describe("the playground, by hand", { timeout: 180_000 }, () => {
       Object.fromEntries(names.map((name) => [name, readFileSync(join(folder, "site", `ready-${name}`))])),
     );
   }
-});
+}
 
 const symbols: Readonly<Record<string, readonly (readonly [number, number])[]>> = {
   star: [
@@ -368,7 +334,7 @@ async function drawByPointer(page: Page, pointerType: "touch" | "pen"): Promise<
 }
 
 /** Saves the page's program and the files that it reads, checks its types, and runs it as it is. */
-async function runProgram(page: Page, name: string) {
+async function runProgram(page: Page, folder: string, name: string) {
   const here = join(folder, name);
   mkdirSync(join(here, "node_modules"), { recursive: true });
   symlinkSync(root, join(here, "node_modules", "lowrank"), "junction");
