@@ -63,7 +63,7 @@ describe("a broken file", () => {
   });
 
   it("may be mended: lists within bounds, and line ends in quotes, are data", async () => {
-    const nested = "[".repeat(60) + "1" + "]".repeat(60);
+    const nested = `${"[".repeat(60)}1${"]".repeat(60)}`;
     expect(await faultOf("nested.jsonl", jsonl("[1,2]").replace('"label":1', `"label":1,"n":${nested}`))).toBe(
       "it was taken",
     );
