@@ -146,6 +146,7 @@ describe("what a session is asked for", () => {
     threads: undefined,
     isLean: false,
     isInteger: false,
+    takesTurns: false,
     folder: undefined,
     onCpu: [] as readonly string[],
   };

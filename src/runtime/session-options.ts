@@ -5,6 +5,8 @@ import type { InferenceSession, Ort } from "./ort.ts";
 export interface Asked {
   readonly device: Device | undefined;
   readonly threads: number | undefined;
+  /** Its threads are not to spin when a run has ended. */
+  readonly takesTurns: boolean;
   /** The model is large: nothing of it is to be held twice (see lean.ts). */
   readonly isLean: boolean;
   /** The model multiplies 8-bit activations, which is to be exact on every processor (see signed-weights.ts). */
@@ -18,7 +20,7 @@ export interface Asked {
 /** The session options for a device; sets the number of WebAssembly threads, which all sessions of a page share. */
 export function ortOptions(
   ort: Pick<Ort, "env">,
-  { device, threads, isLean, isInteger, folder, onCpu }: Asked,
+  { device, threads, takesTurns, isLean, isInteger, folder, onCpu }: Asked,
 ): InferenceSession.SessionOptions {
   if (isWebRuntime(ort) && threads !== undefined && ort.env.wasm) ort.env.wasm.numThreads = threads;
   const provider = device ?? defaultDevice(ort);
@@ -39,6 +41,7 @@ export function ortOptions(
         // Products by dequantized weights stay in float32: by default activations are rounded to 8 bits there.
         qdq_matmulnbits_accuracy_level: "1",
         ...(isInteger && { x64quantprecision: "1" }),
+        ...(takesTurns && { intra_op: { allow_spinning: "0" } }),
         ...(isLean && { disable_prepacking: "1" }),
         ...(folder !== undefined && { model_external_initializers_file_folder_path: folder }),
       },

@@ -34,6 +34,8 @@ export interface SessionOptions {
 export interface OpenOptions extends SessionOptions {
   /** The session will be bound: opens it so that outputs are not copied once more (see in-place.ts). */
   readonly forBinding?: boolean;
+  /** Another session runs between this one's runs: its threads give way at once instead of waiting for the next run. */
+  readonly takesTurns?: boolean;
 }
 
 export type Tensors = ReadonlyMap<string, Tensor>;
@@ -70,7 +72,7 @@ export interface BoundRun {
  */
 export async function openSession(model: Model | Uint8Array, options: OpenOptions = {}): Promise<Session> {
   const ort = await loadOrt();
-  const { threads, forBinding = false } = options;
+  const { threads, forBinding = false, takesTurns = false } = options;
   const device = options.device === "auto" ? (await chooseDevice(ort)).device : options.device;
   const {
     bytes,
@@ -83,7 +85,7 @@ export async function openSession(model: Model | Uint8Array, options: OpenOption
   } = await prepare(ort, model, { forBinding, device });
   try {
     const externalData = Array.from(data, ([path, values]) => ({ path, data: values }));
-    const asked = ortOptions(ort, { device, threads, isLean, isInteger, folder, onCpu });
+    const asked = ortOptions(ort, { device, threads, takesTurns, isLean, isInteger, folder, onCpu });
     const create = (): Promise<InferenceSession> => ort.InferenceSession.create(bytes, { ...asked, externalData });
     const session = await (device === "cuda" ? quietly(ort, create) : create());
     weightsOf.set(session, data);

@@ -150,7 +150,7 @@ class PrefixRunner {
 
   /** What crosses the cut, by name. */
   async run(inputs: Batch["inputs"]): Promise<ReadonlyMap<string, Tensor>> {
-    this.#session ??= openSession(withLateWeights(this.#cut.prefix), this.#options);
+    this.#session ??= openSession(withLateWeights(this.#cut.prefix), { ...this.#options, takesTurns: true });
     const session = await this.#session;
     const all = this.#complete(inputs);
     return session.run(new Map(session.inputs.map((name) => [name, all[name]!])));

@@ -13,8 +13,11 @@ export const maxLineBytes: number = 16 * 2 ** 20;
 /** Beyond this many faulty rows a file is no file of this format. */
 const maxFaulty = 10_000;
 
-/** Blocks that stay in memory, parsed: as many as a window of the shuffled order has. */
-const keptBlocks = 32;
+/** A file of so many blocks, as many as a window of the shuffled order has, stays in memory, parsed: each pass goes over it again. */
+const smallFileBlocks = 32;
+
+/** Blocks that stay of a larger file. A window holds its own rows, so more would only be there twice. */
+const keptBlocks = 2;
 
 const blockBytes = 256 * 1024;
 
@@ -212,6 +215,7 @@ function linesFile(path: string, handle: FileHandle, options: LinesOptions, inde
     }
     return { bytes, spans: rows };
   };
+  const mostKept = index.offsets.length - 1 <= smallFileBlocks ? smallFileBlocks : keptBlocks;
   const parseBlock = async (block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]> => {
     const { bytes, spans } = await spansOf(block);
     return spans.map(({ start, end }, row) =>
@@ -227,7 +231,7 @@ function linesFile(path: string, handle: FileHandle, options: LinesOptions, inde
       kept.delete(block);
       kept.set(block, rows);
       rows.catch(() => kept.delete(block));
-      if (kept.size > keptBlocks) kept.delete(kept.keys().next().value!);
+      if (kept.size > mostKept) kept.delete(kept.keys().next().value!);
       return rows;
     },
     async where(row) {
