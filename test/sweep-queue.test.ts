@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Ended, lowrank, type Running, startLowrank, until } from "./support/command.ts";
 import { temporaryFolder } from "./support/folders.ts";
-import { freePort, type RedisServer, startRedis } from "./support/redis.ts";
+import { freePort, type QueueServer, startRedis } from "./support/redis.ts";
+import { expectUrgentFirst } from "./support/sweep-priorities.ts";
+import { workersIn } from "./support/sweep-workers.ts";
 import { halvingOf, readJson, type SweepFiles, sweepFiles, tune, writeBase, writeConfig } from "./support/sweeps.ts";
 
 const work = temporaryFolder();
@@ -17,32 +19,15 @@ const run = (text: string, env: Record<string, string> = {}): Promise<Ended> =>
 const minutes = (count: number): number => 60_000 * count;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-const workers: Running[] = [];
+const { workers, startWorker, trained } = workersIn(work);
 afterAll(async () => {
-  for (const { process } of workers) process.kill("SIGKILL");
   if (typeof redis !== "string") await redis.stop();
 });
-
-function startWorker(place: string, env: Record<string, string> = {}): Running {
-  const own = `--concurrency 1 --cache cache-${workers.length} --stalled-after 2 --publish-every 0`;
-  const worker = startLowrank(`worker ${place} ${own}`.split(" "), { cwd: work, env });
-  workers.push(worker);
-  return worker;
-}
-
-/** How often each training came to its end, over all workers. */
-function trained(): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const { soFar } of workers) {
-    for (const [, id] of soFar.stdout.matchAll(/^(\S+): trained/gm)) counts.set(id!, (counts.get(id!) ?? 0) + 1);
-  }
-  return counts;
-}
 
 describe.skipIf(typeof redis === "string")(
   `sweeps on a queue${typeof redis === "string" ? ` (skipped: ${redis})` : ""}`,
   () => {
-    const server = redis as RedisServer;
+    const server = redis as QueueServer;
     let reference: SweepFiles;
     const place = (): string => `--queue ${server.url} --store store`;
 
@@ -104,6 +89,13 @@ describe.skipIf(typeof redis === "string")(
       expect(ids.map((id) => said.match(new RegExp(`-${id}: trained`, "g"))?.length)).toEqual([1, 1]);
     });
 
+    it("takes the more urgent of two sweeps first", async () => {
+      const alive = workers.filter(({ process }) => process.exitCode === null && process.signalCode === null);
+      for (const { process } of alive.slice(1)) process.kill("SIGTERM");
+      for (const { ended } of alive.slice(1)) await ended;
+      await expectUrgentFirst(work, place(), alive[0]!);
+    });
+
     it("hands jobs back when a worker is asked to stop, and cancels and resumes", async () => {
       writeConfig(work, "long.json", {
         tune: { ...tune, steps: 40_000, evalEvery: 50 },
@@ -152,7 +144,7 @@ describe.skipIf(typeof redis === "string")(
 );
 
 describe.skipIf(typeof redis === "string")("a store in a bucket", () => {
-  const server = redis as RedisServer;
+  const server = redis as QueueServer;
 
   it("carries bases, data, checkpoints and results, to the same bytes", async () => {
     const port = await freePort();

@@ -12,7 +12,10 @@ export interface PlaceFlags {
 export function queuePlace({ queue, store }: PlaceFlags): QueuePlace {
   const place = { queue: queue ?? process.env.LOWRANK_QUEUE ?? "", store: store ?? process.env.LOWRANK_STORE ?? "" };
   if (place.queue === "")
-    throw new LowrankError("config", "--queue: expected redis://host:port, got none; or set LOWRANK_QUEUE");
+    throw new LowrankError(
+      "config",
+      "--queue: expected redis://host:port or postgres://host:port/database, got none; or set LOWRANK_QUEUE",
+    );
   if (place.store === "") {
     throw new LowrankError(
       "config",

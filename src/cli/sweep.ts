@@ -54,7 +54,10 @@ export function sweepCommand(): Command {
 function withRunFlags(command: Command): Command {
   return command
     .option("--workers <n>", "trainings at a time on this machine (default: one for each core)", parseWhole)
-    .option("--queue <url>", "train on `lowrank worker` processes: redis://host:port of Redis or Valkey")
+    .option(
+      "--queue <url>",
+      "train on `lowrank worker` processes: redis://host:port of Redis or Valkey, or postgres://…",
+    )
     .option(
       "--store <place>",
       "with --queue: a folder that all machines share, or s3://bucket/prefix (or LOWRANK_STORE)",

@@ -26,7 +26,7 @@ export function workerCommand(): Command {
     .description(
       "Train jobs of sweeps from a queue, until it is stopped; then they are handed back with their checkpoints.",
     )
-    .option("--queue <url>", "redis://host:port of Redis or Valkey (or LOWRANK_QUEUE)")
+    .option("--queue <url>", "redis://host:port of Redis or Valkey, or postgres://… (or LOWRANK_QUEUE)")
     .option("--store <place>", "a folder that all machines share, or s3://bucket/prefix (or LOWRANK_STORE)")
     .option("--concurrency <n>", "trainings at a time (default: one for each core)", parseWhole)
     .option("--cache <folder>", "where inputs are kept and trainings are at work", defaultCache())

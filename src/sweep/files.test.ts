@@ -248,11 +248,15 @@ describe("a sweep's folder", () => {
 
 describe("an address of a queue", () => {
   it("is read as it is written, with TLS only where it says so", () => {
-    expect(queueConnection("redis://queue")).toMatchObject({ host: "queue", port: 6379, db: 0 });
-    expect(queueConnection("redis://queue")).not.toHaveProperty("tls");
-    expect(queueConnection("rediss://me:p%40ss@[::1]:6380/2")).toMatchObject({
+    const plain = queueConnection("redis://queue");
+    expect(plain).toMatchObject({ server: "redis", options: { host: "queue", port: 6379, db: 0 } });
+    expect(plain.options).not.toHaveProperty("tls");
+    expect(queueConnection("rediss://me:p%40ss@[::1]:6380/2").options).toMatchObject({
       ...{ host: "::1", port: 6380, db: 2, username: "me", password: "p@ss", tls: {} },
     });
+    for (const address of ["postgres://me@queue/jobs?sslmode=require", "postgresql://queue:5433/jobs"]) {
+      expect(queueConnection(address)).toMatchObject({ server: "postgres", options: { connectionString: address } });
+    }
     for (const wrong of ["queue:6379", "http://queue", "redis://queue/x"]) {
       expect(() => queueConnection(wrong)).toThrow(/--queue: expected redis:\/\/host:port/);
     }
@@ -261,6 +265,10 @@ describe("an address of a queue", () => {
   it("is never told with its password", () => {
     expect(queueName("redis://me:secret@queue:6379")).toBe("redis://queue:6379");
     expect(queueName("redis://:se/cr@et@queue:6379")).toBe("redis://queue:6379");
+    expect(queueName("postgres://me:secret@queue/jobs")).toBe("postgres://queue/jobs");
+    expect(queueName("postgres://queue/jobs?password=secret&sslmode=require")).toBe(
+      "postgres://queue/jobs?sslmode=require",
+    );
     expect(() => queueConnection("amqp://me:secret@queue")).toThrow(/^(?!.*secret)/);
   });
 });

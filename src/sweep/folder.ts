@@ -163,7 +163,7 @@ export async function readPlan(path: string): Promise<SweepPlan> {
 
 /** Where workers train a sweep: its queue, without user and password, and its store. */
 export interface QueuePlace {
-  /** redis://host:port */
+  /** redis://host:port, or postgres://host:port/database */
   readonly queue: string;
   /** A folder that all workers share, or s3://bucket/prefix. */
   readonly store: string;

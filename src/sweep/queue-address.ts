@@ -1,21 +1,16 @@
-// The address of a queue: redis://user:password@host:port/database, rediss:// with TLS, valkey:// for those who run that.
-import { loadPackage } from "../data/package.ts";
+// The address of a queue, and whether somebody answers there.
 import { LowrankError } from "../errors.ts";
+import { askPostgres, type PostgresConnection, postgresConnection } from "./queue-postgres.ts";
+import { askRedis, type RedisConnection, redisConnection } from "./queue-redis.ts";
 
 export type Env = Readonly<Record<string, string | undefined>>;
 
-/** What BullMQ and ioredis take. */
-export interface QueueConnection {
-  readonly host: string;
-  readonly port: number;
-  readonly db: number;
-  readonly username?: string;
-  readonly password?: string;
-  readonly tls?: object;
-  /** Waits for as long as Redis is away, as BullMQ asks for. */
-  readonly maxRetriesPerRequest: null;
-  readonly retryStrategy: (times: number) => number;
-}
+/** The keys of queues in Redis begin with it; in PostgreSQL it is the schema of their tables. */
+export const prefix = "lowrank";
+
+export type QueueConnection =
+  | { readonly server: "redis"; readonly options: RedisConnection }
+  | { readonly server: "postgres"; readonly options: PostgresConnection };
 
 /**
  * Reads an address.
@@ -24,28 +19,38 @@ export interface QueueConnection {
  */
 export function queueConnection(address: string): QueueConnection {
   const url = URL.canParse(address) ? new URL(address) : null;
-  if (url === null || !/^(rediss?|valkeys?):$/.test(url.protocol) || !/^(\/\d*)?$/.test(url.pathname)) {
-    throw new LowrankError(
-      "config",
-      `--queue: expected redis://host:port or rediss://user:password@host:port/0, got ${queueName(address)}`,
-    );
-  }
-  return {
-    host: url.hostname.replace(/^\[|\]$/g, "") || "127.0.0.1",
-    port: Number(url.port || 6379),
-    db: Number(url.pathname.slice(1) || 0),
-    ...(url.username !== "" && { username: decodeURIComponent(url.username) }),
-    ...(url.password !== "" && { password: decodeURIComponent(url.password) }),
-    ...(/^(rediss|valkeys):$/.test(url.protocol) && { tls: {} }),
-    maxRetriesPerRequest: null,
-    retryStrategy: (times) => Math.min(100 * times, 2000),
-  };
+  const redis = url && redisConnection(url);
+  if (redis) return { server: "redis", options: redis };
+  const postgres = url && postgresConnection(url, prefix);
+  if (postgres) return { server: "postgres", options: postgres };
+  throw new LowrankError(
+    "config",
+    `--queue: expected redis://host:port, rediss://user:password@host:port/0 or postgres://user:password@host:port/database, got ${queueName(address)}`,
+  );
 }
 
 /** An address without its user and password, for messages; what has an @ in it may be a password that was not escaped. */
 export function queueName(address: string): string {
-  return address.replace(/\/\/.*@/s, "//");
+  return address.replace(/\/\/.*@/s, "//").replace(/([?&])password=[^&]*&?/gi, "$1");
 }
+
+/** What each server is called, how its refusals begin, and what makes it forget. */
+const servers = {
+  redis: {
+    called: "Redis or Valkey",
+    form: "redis://user:password@host:port",
+    refuses: /^(NOAUTH|WRONGPASS|NOPERM)/,
+    forgets: "appendonly is off",
+    keeps: "set appendonly yes",
+  },
+  postgres: {
+    called: "PostgreSQL",
+    form: "postgres://user:password@host:port/database",
+    refuses: /password|authentication|role .* does not exist/,
+    forgets: "fsync is off",
+    keeps: "set fsync on",
+  },
+} as const;
 
 /**
  * Asks the server for a sign of life, so that a wrong address is an error and not a wait.
@@ -54,34 +59,23 @@ export function queueName(address: string): string {
  * @throws LowrankError "config".
  */
 export async function checkQueue(address: string): Promise<string[]> {
-  const { Redis } = await loadPackage("ioredis", "--queue", () => import("ioredis"));
-  const redis = new Redis({
-    ...queueConnection(address),
-    lazyConnect: true,
-    retryStrategy: () => null,
-    maxRetriesPerRequest: 1,
-  });
-  let last: Error | null = null;
-  redis.on("error", (error: Error) => {
-    last = error; // says why; what connect() throws says only that
-  });
+  const connection = queueConnection(address);
+  const { called, form, refuses, forgets, keeps } = servers[connection.server];
   try {
-    const asked = redis.connect().then(() => redis.config("GET", "appendonly").catch(() => []));
-    const [, keeps = ""] = (await inTime(asked, mostSeconds)) as string[];
-    const advice =
-      "a restart of the server would forget the queue; set appendonly yes (results are in the store and stay)";
-    return keeps === "no" ? [`${queueName(address)}: appendonly is off: ${advice}`] : [];
+    const asked = connection.server === "redis" ? askRedis(connection.options) : askPostgres(connection.options);
+    if ((await inTime(asked, mostSeconds)).keeps) return [];
+    const advice = `a restart of the server would forget the queue; ${keeps} (results are in the store and stay)`;
+    return [`${queueName(address)}: ${forgets}: ${advice}`];
   } catch (cause) {
-    const reason = ((last ?? cause) as Error).message || "nobody answers";
-    const [fault, advice] = /^(NOAUTH|WRONGPASS|NOPERM)/.test(reason)
+    if (cause instanceof LowrankError) throw cause;
+    const reason = (cause as Error).message || (cause as NodeJS.ErrnoException).code || "nobody answers";
+    const [fault, advice] = refuses.test(reason)
       ? [
           reason.startsWith("NOAUTH") ? "it asks for a password" : reason.replace(/\.$/, ""),
-          "give the address as redis://user:password@host:port, with other signs than letters and digits escaped (%40 for @)",
+          `give the address as ${form}, with other signs than letters and digits escaped (%40 for @)`,
         ]
-      : [reason, "start Redis or Valkey, or check the address"];
+      : [reason, `start ${called}, or check the address`];
     throw new LowrankError("config", `--queue: cannot reach ${queueName(address)}: ${fault}; ${advice}`, { cause });
-  } finally {
-    redis.disconnect();
   }
 }
 

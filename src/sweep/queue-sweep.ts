@@ -25,7 +25,6 @@ import {
   flowOf,
   nextJobs,
   openQueues,
-  prefix,
   type Queues,
   type SweepData,
   type TrialProgress,
@@ -88,10 +87,8 @@ async function followPlan(
   for (const warning of await checkQueue(place.queue)) watcher.warn(warning);
   const store = await openStore(place.store);
   const { folder, release } = await openHeld(out, plan);
-  const onError = onceInAWhile(watcher.warn);
-  const queues = await openQueues(place.queue, onError);
-  const events = new queues.bull.QueueEvents(trialQueue, { connection: queues.connection, prefix });
-  events.on("error", onError);
+  const queues = await openQueues(place.queue, onceInAWhile(watcher.warn));
+  const events = queues.events(trialQueue);
   try {
     onOpen?.(folder);
     await writeQueuePlace(folder, {
@@ -235,8 +232,7 @@ async function submit(following: Following, retryFailed: boolean): Promise<void>
   }
   if (jobs.length === 0) return;
   for (const job of jobs) await forgetFailed(queues, trialJobId(plan, jobKey(plan, job)));
-  const flow = new queues.bull.FlowProducer({ connection: queues.connection, prefix });
-  flow.on("error", () => {}); // the queues tell the same
+  const flow = queues.flow();
   const data: SweepData = { sweep: plan.id, cancelled: false, known: Object.fromEntries(known) };
   try {
     await flow.add(flowOf(plan, data, jobs));

@@ -1,15 +1,24 @@
 // A sweep on BullMQ: one job for the sweep, in a queue of its own, and below it one for each training (a flow). The sweep's job
 // waits for its trainings; the values of those that are done lie with it, so whoever ends a training sees what follows from it
 // and adds that. When nothing is left the sweep's job comes up itself and looks once more, so that nothing is forgotten.
-import type { Job as BullJob, FlowJob, JobsOptions, Queue } from "bullmq";
+import type {
+  Job as BullJob,
+  FlowJob,
+  FlowProducer,
+  JobsOptions,
+  Processor,
+  Queue,
+  QueueEvents,
+  Worker,
+  WorkerOptions,
+} from "bullmq";
 import { loadPackage } from "../data/package.ts";
 import { type Job, readyJobs } from "./halving.ts";
 import type { Outcome } from "./outcome.ts";
-import { type QueueConnection, queueConnection } from "./queue-address.ts";
+import { prefix, queueConnection, queueName } from "./queue-address.ts";
+import type { RedisConnection } from "./queue-redis.ts";
 import { halvingOf, jobKey, type SweepPlan } from "./trials.ts";
 
-/** Names of the queues; every key in Redis begins with the prefix. */
-export const prefix = "lowrank";
 export const trialQueue = "trials";
 export const sweepQueue = "sweeps";
 
@@ -41,27 +50,55 @@ export interface TrialProgress {
 
 export type Bull = typeof import("bullmq");
 
+/** Both queues, and what else BullMQ has for their server. */
 export interface Queues {
   readonly bull: Bull;
-  readonly connection: QueueConnection;
+  /** The server's address without a password, for messages. */
+  readonly name: string;
   readonly trials: Queue<TrialData, TrialReturn>;
   readonly sweeps: Queue<SweepData, unknown>;
+  worker<D, R>(queue: string, work: Processor<D, R>, options: Omit<WorkerOptions, "connection">): Worker<D, R>;
+  events(queue: string): QueueEvents;
+  flow(): FlowProducer;
+  /** Ids of the trainings at work, in the order in which they were taken. */
+  taken(): Promise<string[]>;
   close(): Promise<void>;
 }
 
 /** Opens both queues. Errors of the connection are told to `onError`; it is taken up again by itself. */
 export async function openQueues(address: string, onError: (error: Error) => void): Promise<Queues> {
+  const { server, options } = queueConnection(address);
   const bull = await loadPackage("bullmq", "--queue", () => import("bullmq"));
-  await loadPackage("ioredis", "--queue", () => import("ioredis"));
-  const connection = queueConnection(address);
-  const trials = new bull.Queue<TrialData, TrialReturn>(trialQueue, { connection, prefix });
-  const sweeps = new bull.Queue<SweepData, unknown>(sweepQueue, { connection, prefix });
-  for (const queue of [trials, sweeps]) queue.on("error", onError);
+  await (server === "redis"
+    ? loadPackage("ioredis", "--queue", () => import("ioredis"))
+    : loadPackage("pg", "--queue", () => import("pg")));
+  const common = { connection: options as RedisConnection, prefix };
+  // BullMQ's classes do not care which server it is; their types do, and know Redis best.
+  const backend = (server === "redis" ? undefined : bull.createPostgresBackend) as undefined;
+  const trials = new bull.Queue<TrialData, TrialReturn>(trialQueue, common, backend);
+  const sweeps = new bull.Queue<SweepData, unknown>(sweepQueue, common, backend);
+  const heard = <T extends { on(event: "error", listener: (error: Error) => void): unknown }>(object: T): T => {
+    object.on("error", onError);
+    return object;
+  };
+  heard(trials);
+  heard(sweeps);
   return {
     bull,
-    connection,
+    name: queueName(address),
     trials,
     sweeps,
+    worker: (queue, work, options) => heard(new bull.Worker(queue, work, { ...common, ...options }, backend)),
+    events: (queue) => heard(new bull.QueueEvents(queue, common, backend)),
+    flow: () => heard(new bull.FlowProducer(common, backend)),
+    // Redis has them in a list, in this order; PostgreSQL in that of their coming.
+    taken: async () => {
+      const active = await trials.getRanges(["active"], 0, -1, true);
+      if (server === "redis") return active;
+      const jobs = await Promise.all(active.map((id) => trials.getJob(id)));
+      const since = new Map(jobs.map((job) => [job?.id, job?.processedOn ?? 0]));
+      return active.sort((a, b) => since.get(a)! - since.get(b)!);
+    },
     close: async () => {
       await Promise.all([trials.close(), sweeps.close()]);
     },

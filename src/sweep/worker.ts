@@ -4,7 +4,7 @@
 import { readdir, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import type { Job as BullJob, Worker } from "bullmq";
+import type { Job as BullJob } from "bullmq";
 import { LowrankError } from "../errors.ts";
 import { writeFileAtomic } from "../runs/files.ts";
 import type { Trainer } from "./children.ts";
@@ -18,7 +18,6 @@ import {
   briefsOf,
   nextJobs,
   openQueues,
-  prefix,
   type Queues,
   type SweepData,
   sweepQueue,
@@ -33,7 +32,7 @@ import { createPlans, type Plans, trainFromStore } from "./train-from-store.ts";
 import { jobKey, type SweepPlan } from "./trials.ts";
 
 export interface WorkerOptions {
-  /** redis://host:port */
+  /** redis://host:port or postgres://host:port/database */
   readonly queue: string;
   /** A folder that all workers share, or s3://bucket/prefix. */
   readonly store: string;
@@ -71,17 +70,14 @@ interface Company extends WorkerOptions {
 export async function runWorker(options: WorkerOptions): Promise<void> {
   const { queue, signal, log } = options;
   for (const warning of await checkQueue(queue)) log(`warning: ${warning}`);
-  const onError = onceInAWhile(log);
-  const queues = await openQueues(queue, onError);
+  const queues = await openQueues(queue, onceInAWhile(log));
   const store = await openStore(options.store);
   const name = `${hostname()}:${process.pid}`;
   const company: Company = { ...options, queues, files: store, plans: createPlans(store), name, lost: new Set() };
   await removeStale(company);
   const beat = await startHeart(options.cache);
-  const { trials, sweeps, events } = startWorkers(company, onError);
-  log(
-    `worker ${name}: ${options.concurrency} at a time, from ${queues.connection.host}:${queues.connection.port}, files in ${store.name}`,
-  );
+  const { trials, sweeps, events } = startWorkers(company);
+  log(`worker ${name}: ${options.concurrency} at a time, from ${queues.name}, files in ${store.name}`);
   await aborted(signal);
   clearInterval(beat);
   log(`worker ${name}: stopping, jobs are handed back`);
@@ -93,23 +89,23 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   log(`worker ${name}: stopped`);
 }
 
-function startWorkers(company: Company, onError: (error: Error) => void) {
+function startWorkers(company: Company) {
   const { queues, concurrency, stalledAfter, log, lost } = company;
-  const { bull, connection } = queues;
   const common = {
-    connection,
-    prefix,
     lockDuration: 1000 * stalledAfter,
     stalledInterval: 1000 * stalledAfter,
     maxStalledCount: mostTakeovers,
   };
-  const trials: Worker<TrialData, TrialReturn> = new bull.Worker<TrialData, TrialReturn>(
+  const trials = queues.worker<TrialData, TrialReturn>(
     trialQueue,
     (job, token, signal) => processTrial(company, job, token!, signal!),
     { ...common, concurrency },
   );
-  const sweeps = new bull.Worker<SweepData>(sweepQueue, (job, token) => processSweep(company, job, token!), common);
-  for (const worker of [trials, sweeps]) worker.on("error", onError);
+  const sweeps = queues.worker<SweepData, unknown>(
+    sweepQueue,
+    (job, token) => processSweep(company, job, token!),
+    common,
+  );
   trials.on("lockRenewalFailed", (ids) => {
     for (const id of ids) {
       lost.add(id);
@@ -117,8 +113,7 @@ function startWorkers(company: Company, onError: (error: Error) => void) {
     }
   });
   trials.on("stalled", (id) => log(`${id}: taken over from a worker that is gone`));
-  const events = new bull.QueueEvents(sweepQueue, { connection, prefix });
-  events.on("error", onError);
+  const events = queues.events(sweepQueue);
   // A cancelled sweep says so as its progress: each worker stops what it trains for it.
   const active = company.plans;
   events.on("progress", ({ jobId, data }) => {
@@ -209,11 +204,11 @@ function isOfTheQueue({ bull }: Queues, error: unknown): boolean {
 }
 
 /**
- * Whether another sweep has the same trial, and trains it now. Of two such jobs the one that was taken first goes on, as the queue's
- * list of jobs at work has them; the other finds its result.
+ * Whether another sweep has the same trial, and trains it now. Of two such jobs the one that was taken first goes on; the other
+ * finds its result.
  */
-async function isTrainedByOther({ trials }: Queues, id: string): Promise<boolean> {
-  const active = await trials.getRanges(["active"], 0, -1, true);
+async function isTrainedByOther(queues: Queues, id: string): Promise<boolean> {
+  const active = await queues.taken();
   const trialOf = (job: string): string | undefined => job.split("-")[1];
   return active.slice(0, Math.max(0, active.indexOf(id))).some((other) => trialOf(other) === trialOf(id));
 }

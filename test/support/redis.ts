@@ -4,15 +4,16 @@ import { mkdirSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 
-export interface RedisServer {
+/** A server that sweeps can queue on. */
+export interface QueueServer {
   readonly url: string;
-  /** Ends it without warning, as a power cut would, and starts it again from its append-only file. */
+  /** Ends it without warning, as a power cut would, and starts it again from what it wrote down. */
   restart(): Promise<void>;
   stop(): Promise<void>;
 }
 
 /** Starts redis-server, or valkey-server; returns why there is none where there is none. */
-export async function startRedis(folder: string): Promise<RedisServer | string> {
+export async function startRedis(folder: string): Promise<QueueServer | string> {
   const program = ["redis-server", "valkey-server"].find((name) => spawnSync(name, ["--version"]).status === 0);
   if (program === undefined) return "neither redis-server nor valkey-server is installed";
   const port = await freePort();
@@ -52,7 +53,8 @@ export function freePort(): Promise<number> {
   });
 }
 
-async function untilOpen(port: number): Promise<void> {
+/** Waits until somebody listens on a port. */
+export async function untilOpen(port: number): Promise<void> {
   for (let attempt = 0; attempt < 200; attempt++) {
     const isOpen = await new Promise<boolean>((resolve) => {
       const socket = connect(port, "127.0.0.1");
