@@ -168,6 +168,12 @@ describe("lineChart", () => {
     expect(at[2]! - at[1]!).toBeGreaterThanOrEqual(14);
   });
 
+  it("keeps end labels below the plot's top, and apart only from their neighbours", () => {
+    const ends = attributes(draw([{ x: 9, y: 1 }], [{ x: 9, y: 1 }], [{ x: 1, y: 1 }]), "text", "strong", "y");
+    const top = attributes(draw([{ x: 9, y: 1 }]), "text", "strong", "y")[0]!;
+    expect(ends.sort((one, other) => one - other)).toEqual([top, top, top + 14]);
+  });
+
   it("skips what is no number, and stands without points", () => {
     const svg = draw([
       { x: 1, y: Number.NaN },

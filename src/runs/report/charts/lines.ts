@@ -49,7 +49,7 @@ export function lineChart(data: LineChart, width: number): Markup {
   const titles = html`<text class="quiet" x="0" y="${px(top - 12)}" font-size="${SMALL}">${data.yTitle}</text><text class="quiet" x="${px((left + x(xAxis.end)) / 2)}" y="${px(bottom + 34)}" font-size="${SMALL}" text-anchor="middle">${data.xTitle}</text>
 `;
   const lines = series.map((one) => drawLine(one, x, y));
-  const labels = endLabels(ends, x, y, bottom, data.formatY);
+  const labels = endLabels(ends, x, y, { top, bottom, width: endWidth }, data.formatY);
   return chart(data.text, width, bottom + 40, [...key.body, titles, ...rows, ...columns, ...lines, ...labels]);
 }
 
@@ -72,25 +72,32 @@ function drawLine(series: LineSeries, x: Scale, y: Scale): Markup {
 `;
 }
 
-/** The last values, moved apart where the lines end close together. */
+/** The last values, moved apart where the lines end close together, and kept between the plot's edges. */
 function endLabels(
   ends: readonly Point[],
   x: Scale,
   y: Scale,
-  bottom: number,
+  room: { top: number; bottom: number; width: number },
   format: (y: number) => string,
 ): Markup[] {
-  const placed = ends.map((end) => ({ end, at: y(end.y) })).sort((one, other) => other.at - one.at); // lowest first
-  let limit = bottom - 4; // leaves the axis free
-  for (const label of placed) {
-    label.at = Math.min(label.at, limit);
-    limit = label.at - LABEL;
+  const placed = ends.map((end) => ({ end, left: x(end.x) + 6, at: y(end.y) })).sort((one, other) => other.at - one.at);
+  const isBeside = (one: { left: number }, other: { left: number }): boolean =>
+    Math.abs(one.left - other.left) < room.width;
+  // Upwards from the axis, which stays free, then down again from the top where there were too many.
+  for (const [index, label] of placed.entries()) {
+    const below = placed.slice(0, index).filter((other) => isBeside(label, other));
+    label.at = Math.min(label.at, room.bottom - 4, ...below.map(({ at }) => at - LABEL));
+  }
+  for (const [index, label] of [...placed.entries()].reverse()) {
+    const above = placed.slice(index + 1).filter((other) => isBeside(label, other));
+    label.at = Math.max(label.at, room.top, ...above.map(({ at }) => at + LABEL));
   }
   return placed.map(
     ({
       end,
+      left,
       at,
-    }) => html`<text class="strong" x="${px(x(end.x) + 6)}" y="${px(at + 4)}" font-size="${SMALL}">${format(end.y)}</text>
+    }) => html`<text class="strong" x="${px(left)}" y="${px(at + 4)}" font-size="${SMALL}">${format(end.y)}</text>
 `,
   );
 }
