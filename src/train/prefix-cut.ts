@@ -25,6 +25,8 @@ export interface PrefixCut {
   /** Nodes of the prefix, and of the whole model, without what only constants make. */
   readonly nodes: number;
   readonly allNodes: number;
+  /** What the rest computes of one example, forward, in operations. */
+  readonly restWork: number;
 }
 
 /** A value that is kept for each example. */
@@ -83,6 +85,7 @@ export function cutPrefix(
     kept,
     nodes: prefix.nodes.filter(isComputed).length,
     allNodes: graph.nodes.filter(isComputed).length,
+    restWork: all - saved,
   };
 }
 

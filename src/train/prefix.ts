@@ -7,6 +7,8 @@ import { withLateWeights } from "../grad/late-weights.ts";
 import { AdaptedModel } from "../lora/adapted.ts";
 import { withoutCache } from "../onnx/cache.ts";
 import type { Model } from "../onnx/model.ts";
+import { defaultDevice } from "../runtime/device.ts";
+import { loadOrt } from "../runtime/ort.ts";
 import { openSession, type Session, type SessionOptions } from "../runtime/session.ts";
 import { elementBytes, elementCount, fromBytes, type Tensor, type TensorType, tensor, toBytes } from "../tensor.ts";
 import { type DataSource, isDataSource, type PositionedBatch, startPosition } from "./data-source.ts";
@@ -50,6 +52,8 @@ export interface Prefix {
   readonly plan: PrefixPlan & { readonly on: true };
   /** The part of the model that is trained. */
   readonly adapted: AdaptedModel;
+  /** Threads for it: one where a step is too short for several; undefined leaves it to the options. */
+  readonly threads: number | undefined;
   /** The data behind the prefix, each example's outputs kept where the source tells examples apart. */
   through<D extends TrainingData | EvaluationData>(data: D): D;
   dispose(): Promise<void>;
@@ -85,7 +89,8 @@ export async function openPrefix(request: PrefixRequest): Promise<{ prefix: Pref
   const cut = cutPrefix(model, adapted.parameters, complete(first.batch.inputs), changing);
   if (cut === null) return { prefix: null, plan: null };
   const off = (reason: string) => ({ prefix: null, plan: { on: false, reason } as const });
-  if (first.keys?.length !== Object.values(first.batch.inputs)[0]?.dims[0])
+  const examples = Object.values(first.batch.inputs)[0]?.dims[0];
+  if (examples === undefined || first.keys?.length !== examples)
     return off("the data does not tell its examples apart (padded, packed or changed texts)");
   const bytesPerExample = cut.kept.reduce((sum, value) => sum + rowBytes(value), 0);
   const bytes = bytesPerExample * (data.batchesPerEpoch ?? 1) * first.examples;
@@ -94,7 +99,7 @@ export async function openPrefix(request: PrefixRequest): Promise<{ prefix: Pref
     const most = Math.max(...places.map(({ maxBytes }) => maxBytes));
     return off(`${mebibytes(bytes)} would have to be kept, and ${mebibytes(most)} may be`);
   }
-  const runner = new PrefixRunner(cut, complete, session);
+  const runner = new PrefixRunner(cut, adapted, complete, session);
   try {
     if (!(await isByExample(runner, first.batch))) {
       await runner.dispose();
@@ -107,7 +112,20 @@ export async function openPrefix(request: PrefixRequest): Promise<{ prefix: Pref
   const { nodes, allNodes, kept } = cut;
   const told = kept.map(({ name, dims }) => ({ name, dims }));
   const plan = { on: true, nodes, allNodes, kept: told, bytesPerExample, bytes, place: place.name } as const;
-  return { prefix: new OpenedPrefix(withModel(adapted, cut.rest), runner, plan, place), plan };
+  const threads = await restThreads(session, cut.restWork * examples);
+  const rest = { adapted: withModel(adapted, cut.rest), threads };
+  return { prefix: new OpenedPrefix(rest, runner, plan, place), plan };
+}
+
+/**
+ * Operations of a batch, forward, up to which one thread is as fast as several: a step of the study's network with an adapter
+ * of rank 8 on its head takes 0.27 ms with one or two, but spinning threads take the processor from the prefix's.
+ */
+const oneThreadWork = 4e6;
+
+async function restThreads({ device, threads }: SessionOptions, work: number): Promise<number | undefined> {
+  const isCpu = (device ?? defaultDevice(await loadOrt())) === "cpu";
+  return isCpu && work <= oneThreadWork ? 1 : threads;
 }
 
 function mebibytes(bytes: number): string {
@@ -132,13 +150,18 @@ class PrefixRunner {
   readonly #passing: readonly string[];
   #session: Promise<Session> | undefined;
 
-  constructor(cut: PrefixCut, complete: (inputs: Batch["inputs"]) => Batch["inputs"], options: SessionOptions) {
+  constructor(
+    cut: PrefixCut,
+    { parameters }: AdaptedModel,
+    complete: (inputs: Batch["inputs"]) => Batch["inputs"],
+    options: SessionOptions,
+  ) {
     this.kept = cut.kept;
     this.#cut = cut;
     this.#complete = complete;
     this.#options = options;
-    const added = new Set(cut.kept.map(({ name }) => name));
-    this.#passing = cut.rest.graph.inputs.map(({ name }) => name).filter((name) => !added.has(name));
+    const own = new Set([...cut.kept.map(({ name }) => name), ...parameters.map(({ key }) => key)]);
+    this.#passing = cut.rest.graph.inputs.map(({ name }) => name).filter((name) => !own.has(name));
   }
 
   /** What the rest of the model reads of the data itself. */
@@ -200,13 +223,20 @@ function sameRows({ data, dims }: Tensor, repeated: Tensor, half: number): boole
 class OpenedPrefix implements Prefix {
   readonly plan: Prefix["plan"];
   readonly adapted: AdaptedModel;
+  readonly threads: number | undefined;
   readonly #runner: PrefixRunner;
   readonly #place: StorePlace;
   readonly #rows = new Map<DataSource, KeptRows>();
   #left: number;
 
-  constructor(adapted: AdaptedModel, runner: PrefixRunner, plan: Prefix["plan"], place: StorePlace) {
-    this.adapted = adapted;
+  constructor(
+    rest: Pick<Prefix, "adapted" | "threads">,
+    runner: PrefixRunner,
+    plan: Prefix["plan"],
+    place: StorePlace,
+  ) {
+    this.adapted = rest.adapted;
+    this.threads = rest.threads;
     this.plan = plan;
     this.#runner = runner;
     this.#place = place;

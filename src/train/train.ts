@@ -225,6 +225,7 @@ async function runTraining(
     const sets = Object.entries(evaluation?.sets ?? {}).map(([name, set]) => [name, prefix.through(set)] as const);
     return await runWhole(prefix.adapted, start, prefix.through(data), {
       ...options,
+      ...(prefix.threads !== undefined && { threads: prefix.threads }),
       ...(evaluation !== undefined && { evaluation: { ...evaluation, sets: Object.fromEntries(sets) } }),
     });
   } finally {

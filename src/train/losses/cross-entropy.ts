@@ -81,10 +81,10 @@ interface Terms extends CrossEntropyOptions {
  */
 export function softmaxCrossEntropy(g: GraphBuilder, logits: Value, labels: Value, terms: Terms): LossNodes {
   const { labelSmoothing = 0, ignoreIndex } = terms;
-  const last = g.constant("int64", [-1]);
-  const ignored = g.op("Equal", [labels, g.constant("int64", ignoreIndex)]);
-  const index = g.op("Unsqueeze", [g.op("Where", [ignored, g.constant("int64", 0), labels]), last]);
-  const counts = g.op("Cast", [g.op("Unsqueeze", [g.op("Not", [ignored]), last])], { to: 1 });
+  const column = g.op("Unsqueeze", [labels, g.constant("int64", [-1])]); // [..., 1]
+  const ignored = g.op("Equal", [column, g.constant("int64", ignoreIndex)]);
+  const index = g.op("Where", [ignored, g.constant("int64", 0), column]);
+  const counts = g.op("Where", [ignored, g.constant("float32", 0), g.constant("float32", 1)]);
   const classWeights = weightsValue(g, logits, terms.classWeights);
   const weighted = classWeights === null ? counts : g.op("Mul", [counts, g.op("Gather", [classWeights, index])]);
   const sum = total(g, weighted);
