@@ -31,6 +31,25 @@ export function alphaOf(config: Pick<AdapterConfig, "loraAlpha" | "alphaPattern"
 }
 
 /**
+ * A pattern in which it does not matter which key comes first, for PEFT sorts them when it saves again: the same one where
+ * sorting changes nothing for these modules, else one key for each whose value is not `usual`.
+ *
+ * @param order compares keys as the sorting does.
+ */
+export function orderFree(
+  pattern: Pattern,
+  modulePaths: readonly string[],
+  usual: number,
+  order: (a: string, b: string) => number,
+): Pattern {
+  const sorted = new Map(Object.entries(pattern).sort(([a], [b]) => order(a, b)));
+  const first = [...sorted].map(([key, value]) => [compile(key), value] as const);
+  const values = modulePaths.map((path) => [path, lookUp(pattern, path) ?? usual] as const);
+  const isSame = values.every(([path, value]) => (first.find(([matches]) => matches(path))?.[1] ?? usual) === value);
+  return isSame ? pattern : patternFor(new Map(values), usual);
+}
+
+/**
  * The configuration for modules that are called otherwise in a model: each has the rank and alpha that it has under its own
  * path.
  *

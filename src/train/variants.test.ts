@@ -4,7 +4,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { merge } from "../adapter/merge.ts";
-import { readAdapter } from "../adapter/peft.ts";
+import { readAdapter, readAdapters, writeAdapters } from "../adapter/peft.ts";
 import { readSafetensors } from "../adapter/safetensors.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Adapter } from "../lora/config.ts";
@@ -97,5 +97,31 @@ describe.each(exports)("PEFT's adapters on %s", (file) => {
     const merged = readModel(writeModel(merge(model, adapter)));
     const expected = tensors.get(mergedThroughTie.has(name) ? "logits" : "merged.logits")!;
     expectClose("merged logits", await logitsOf(merged, tensors.get("input.ids")!), expected);
+  });
+});
+
+describe("several adapters that PEFT saved in one directory", () => {
+  const named = new URL("peft/named/", fixtures);
+  const files = new Map(
+    readdirSync(named, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => {
+        const url = new URL(`${entry.name}`, `file://${entry.parentPath.replace(/\/?$/, "/")}`);
+        return [url.href.slice(named.href.length), new Uint8Array(readFileSync(url))] as const;
+      }),
+  );
+
+  it("have PEFT's logits in one session, and the same files when they are written again", async () => {
+    const adapters = readAdapters(files);
+    expect([...adapters.keys()].sort()).toEqual(["default", "other", "turned"]);
+    const { model, tensors } = load("peft/plain", "base.onnx");
+    const expected = readSafetensors(files.get("logits.safetensors")!, "named").tensors;
+    for (const [name, adapter] of adapters) {
+      const logits = await logitsOf(attachLora(model, adapter.config), tensors.get("input.ids")!, adapter);
+      expectClose(name, logits, expected.get(name)!);
+    }
+    const written = writeAdapters(adapters);
+    expect(written.size).toBe(files.size - 1);
+    for (const [path, bytes] of written) expect([path, bytes]).toEqual([path, files.get(path)]);
   });
 });
