@@ -22,7 +22,7 @@ export {
   type WriteOnnxAdapterOptions,
   writeOnnxAdapter,
 } from "./adapter/onnx-adapter.ts";
-export { readAdapter, readAdapters, writeAdapter } from "./adapter/peft.ts";
+export { readAdapter, readAdapters, writeAdapter, writeAdapters } from "./adapter/peft.ts";
 export type { MajoritySignMethod } from "./adapter/prune.ts";
 export { type ModuleError, type RescaleOptions, type Resized, rescale, resize } from "./adapter/resize.ts";
 export { readSafetensors, writeSafetensors } from "./adapter/safetensors.ts";

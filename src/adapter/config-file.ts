@@ -1,7 +1,7 @@
 // adapter_config.json to and from AdapterConfig: PEFT's names and defaults, all that we do not interpret kept for writing,
 // and what would change the mathematics refused by name. Reference: PEFT 0.21, tuners/lora/config.py and config.py.
 import type { AdapterConfig } from "../lora/config.ts";
-import { patternFault } from "../lora/scale.ts";
+import { orderFree, patternFault } from "../lora/scale.ts";
 import {
   compareCodePoints,
   decodeUtf8,
@@ -139,16 +139,17 @@ export function readConfig(
  * paths, which "all-linear" is expanded to.
  */
 export function writeConfig(config: AdapterConfig, modules: readonly string[]): Uint8Array {
+  const pattern = (keys: Readonly<Record<string, number>>, usual: number): Map<string, number> =>
+    patternEntries(orderFree(keys, modules, usual, compareCodePoints));
   const object: Record<string, unknown> = {
     ...uninterpreted,
     ...config.extra,
-    alpha_pattern: patternEntries(config.alphaPattern),
+    alpha_pattern: pattern(config.alphaPattern, config.loraAlpha),
     bias: config.bias,
     base_model_name_or_path: config.baseModelNameOrPath,
     exclude_modules: config.excludeModules,
     fan_in_fan_out: config.fanInFanOut,
-    // "normal" is the study's own; PEFT would refuse the name, and its default starts as the base model does too.
-    init_lora_weights: config.initLoraWeights === "normal" ? true : config.initLoraWeights,
+    init_lora_weights: writtenStart(config),
     layers_pattern: config.layersPattern,
     layers_to_transform: config.layersToTransform,
     lora_alpha: config.loraAlpha,
@@ -157,7 +158,7 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     modules_to_save: config.modulesToSave,
     peft_type: "LORA",
     r: config.r,
-    rank_pattern: patternEntries(config.rankPattern),
+    rank_pattern: pattern(config.rankPattern, config.r),
     target_modules: config.targetModules === "all-linear" ? modules : config.targetModules,
     task_type: config.taskType,
     trainable_token_indices: config.trainableTokenIndices,
@@ -165,6 +166,15 @@ export function writeConfig(config: AdapterConfig, modules: readonly string[]): 
     use_rslora: config.useRslora,
   };
   return new TextEncoder().encode(pythonJson(object));
+}
+
+/**
+ * How A and B started, where PEFT takes the name: it knows no "normal", which is the study's own, and of names none with
+ * lora_bias. A directory is loaded over whatever it starts from.
+ */
+function writtenStart({ initLoraWeights, loraBias }: AdapterConfig): boolean | string {
+  const isRefused = initLoraWeights === "normal" || (loraBias && typeof initLoraWeights === "string");
+  return isRefused ? true : initLoraWeights;
 }
 
 function readObject(bytes: Uint8Array, faults: string[]): JsonObject | null {

@@ -2,7 +2,7 @@
 // bias of B, put in the place of what the base has. Copy before write: what others read stays.
 import type { Adapter } from "../lora/config.ts";
 import { besideKey, type SavedTensor, savedOf } from "../lora/keys.ts";
-import { type ModuleParameter, moduleParameters, tiedTo, type Use } from "../lora/saved.ts";
+import { followersOf, type ModuleParameter, moduleParameters, type Use } from "../lora/saved.ts";
 import { scaleOf } from "../lora/scale.ts";
 import { valuesOf } from "../lora/weights.ts";
 import { type GraphBuilder, graphBuilder, makeNode } from "../onnx/builder.ts";
@@ -40,7 +40,8 @@ export function withSaved(model: Model, adapter: Adapter, faults: string[]): { m
     if (fault !== undefined) faults.push(`${one.key}: ${fault}`);
     else {
       const value = newValues(one, parameter!, adapter);
-      const tied = one.name === "tokens" ? tiedTo(parameter!, all, parameters) : [];
+      const isTable = one.name === "tokens" && parameter!.uses.some(({ kind }) => kind === "input");
+      const tied = isTable ? followersOf(parameter!, adapter.config, all, parameters) : [];
       const followers = tied.map(({ modulePath }) => parameters.get(`${modulePath}.weight`)!);
       const own = new Set(saved.filter(({ name }) => name === "weight").map(({ path }) => path));
       for (const { path, uses } of [parameter!, ...followers])
@@ -79,7 +80,9 @@ function parameterOf(
   );
   const uses = own.map((site): Use => ({ kind: "bias", node: site.node, site, isTransposed: false }));
   const dims = own[0] && [own[0].outFeatures];
-  return dims && { path, name, dims, uses, values: () => tensor("float32", dims, new Float32Array(dims[0]!)) };
+  return (
+    dims && { path, name, dims, stored: "", uses, values: () => tensor("float32", dims, new Float32Array(dims[0]!)) }
+  );
 }
 
 function putFault({ name, value }: SavedTensor, { dims, path }: ModuleParameter, adapter: Adapter): string | undefined {

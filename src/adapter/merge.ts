@@ -5,6 +5,7 @@ import type { Adapter } from "../lora/config.ts";
 import { doraFactors } from "../lora/dora.ts";
 import { dilationFault, factorFault } from "../lora/factors.ts";
 import { adapterKeys, besideKey } from "../lora/keys.ts";
+import { missingFaults } from "../lora/missing.ts";
 import { placeAdapter } from "../lora/place.ts";
 import { plainAdapter } from "../lora/residual.ts";
 import { scaleOf } from "../lora/scale.ts";
@@ -46,7 +47,8 @@ export interface MergeOptions {
 export function merge(base: Model, given: Adapter, options: MergeOptions = {}): Model {
   const { dequantize = false, safe = false } = options;
   const faults: string[] = [];
-  const { adapter } = placeAdapter(plainAdapter(given, base), modulePaths(base), faults);
+  const own = placeAdapter(plainAdapter(given, base), modulePaths(base), faults);
+  const { adapter } = own;
   const { model, placed } = withSaved(base, adapter, faults);
   const { graph } = model;
   const writer = new Writer(model);
@@ -84,6 +86,7 @@ export function merge(base: Model, given: Adapter, options: MergeOptions = {}): 
     }
   }
   for (const key of adapter.tensors.keys()) if (!placed.has(key)) faults.push(`${key}: the model has no layer for it`);
+  faults.push(...missingFaults(own, all));
   throwFaults("adapter", "merge", faults);
   // One update in memory at a time.
   for (const [site, { parts, type }] of updated) {

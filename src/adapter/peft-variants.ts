@@ -38,8 +38,12 @@ function tokenFaults({ trainableTokenIndices }: AdapterConfig, saved: readonly S
   const entries = tokenEntries(trainableTokenIndices);
   const deltas = saved.filter(({ name }) => name === "tokens");
   const isFor = (entry: string | null, path: string): boolean => entry === null || path.endsWith(entry);
+  const isThere = ([entry]: (typeof entries)[number]): boolean => deltas.some(({ path }) => isFor(entry, path));
+  // An output layer that is tied to the embedding of the same rows has none of its own.
+  const follows = ([, rows]: (typeof entries)[number]): boolean =>
+    entries.some((other) => isThere(other) && other[1].join() === rows.join());
   const missing = entries
-    .filter(([entry]) => !deltas.some(({ path }) => isFor(entry, path)))
+    .filter((entry) => !isThere(entry) && !follows(entry))
     .map(
       ([entry]) =>
         `trainable_token_indices${entry === null ? "" : ` ${quote(entry)}`}: expected trainable_tokens_delta, got none`,

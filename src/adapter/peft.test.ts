@@ -9,7 +9,7 @@ import { adapterKeys, modulesOf } from "../lora/keys.ts";
 import { rankOf, scaleOf } from "../lora/scale.ts";
 import { type Tensor, tensor, zeros } from "../tensor.ts";
 import { RawNumber } from "./json.ts";
-import { type ReadAdapterOptions, readAdapter, readAdapters, writeAdapter } from "./peft.ts";
+import { type ReadAdapterOptions, readAdapter, readAdapters, writeAdapter, writeAdapters } from "./peft.ts";
 import { readSafetensors, writeSafetensors } from "./safetensors.ts";
 
 const configName = "adapter_config.json";
@@ -152,7 +152,56 @@ describe("the variants", () => {
   });
 });
 
+describe("writeAdapters", () => {
+  const adapter = readAdapter(load("adapter/peft-mlp"));
+
+  it("puts the one called default on top, and the others in folders", () => {
+    const files = writeAdapters(
+      new Map([
+        ["other", adapter],
+        ["default", adapter],
+      ]),
+    );
+    expect([...files.keys()].sort()).toEqual([configName, weightsName, `other/${configName}`, `other/${weightsName}`]);
+    expect([...readAdapters(files).keys()].sort()).toEqual(["default", "other"]);
+  });
+
+  it("refuses names that are no folder's, with all other faults", () => {
+    const names = ["", "..", "a/b", "a\\b", "C:", "end.", "nul\u0000", configName];
+    const broken = { ...adapter, tensors: new Map<string, Tensor>() };
+    const faults = caught(() =>
+      writeAdapters(new Map([...names.map((name) => [name, adapter] as const), ["x", broken]])),
+    );
+    expect(faults).toHaveLength(names.length + 1);
+    expect(faults.at(-1)).toMatch(/^x\/.*expected tensors, got none/);
+    expect(() => writeAdapters(new Map())).toThrow("expected adapters, got none");
+  });
+
+  function caught(run: () => unknown): readonly string[] {
+    try {
+      run();
+    } catch (error) {
+      if (error instanceof LowrankError) return error.faults;
+    }
+    return [];
+  }
+});
+
 describe("writeAdapter", () => {
+  it("names no start that PEFT would refuse to load", () => {
+    const { tensors } = readAdapter(load("adapter/peft-mlp"));
+    const start = (initLoraWeights: boolean | string, loraBias = false): unknown => {
+      const beside = [...tensors].filter(([key]) => key.endsWith("lora_B.weight"));
+      const biases = beside.map(([key, { dims }]) => [key.replace("weight", "bias"), zeros([dims[0]!])] as const);
+      const own = loraBias ? new Map([...tensors, ...biases]) : tensors;
+      const { config } = readAdapter(load("adapter/peft-mlp"));
+      const written = writeAdapter({ config: { ...config, initLoraWeights, loraBias }, tensors: own });
+      return JSON.parse(text(written.get(configName))).init_lora_weights;
+    };
+    expect([start("gaussian"), start("normal"), start(false)]).toEqual(["gaussian", true, false]);
+    expect([start("gaussian", true), start(false, true)]).toEqual([true, false]);
+  });
+
   it("gives a fresh adapter the file that PEFT would write", () => {
     const original = load("adapter/peft-mlp");
     const config: AdapterConfig = {

@@ -158,6 +158,40 @@ export function readAdapters(files: AdapterFiles, options: ReadAdapterOptions = 
   return found;
 }
 
+/**
+ * The files of a directory that holds several adapters, by their paths, as PEFT saves them: the one called default on top, each
+ * other one in a folder of its name.
+ *
+ * @throws LowrankError "adapter" as writeAdapter does, with the faults of all, and for names that are no names of folders.
+ * @example const files = writeAdapters(new Map([["default", first], ["other", second]]));
+ */
+export function writeAdapters(adapters: ReadonlyMap<string, Adapter>): Map<string, Uint8Array> {
+  const files = new Map<string, Uint8Array>();
+  const faults: string[] = [];
+  if (adapters.size === 0) faults.push("expected adapters, got none");
+  for (const [name, adapter] of adapters) {
+    if (!isFolderName(name)) {
+      faults.push(`${quote(name)}: expected the name of a folder, got another`);
+      continue;
+    }
+    const folder = name === "default" ? "" : `${name}/`;
+    try {
+      for (const [file, bytes] of writeAdapter(adapter)) files.set(folder + file, bytes);
+    } catch (error) {
+      if (!(error instanceof LowrankError)) throw error;
+      faults.push(...error.faults.map((fault) => `${folder}${fault}`));
+    }
+  }
+  throwFaults("adapter", "adapters to write", limit(faults));
+  return files;
+}
+
+/** One that is a folder on every system, and none of the files on top. */
+function isFolderName(name: string): boolean {
+  const files = [configName, weightsName, labelsName];
+  return /^[^\\/:*?"<>|\p{Cc}]{1,200}$/u.test(name) && !/^\.+$|[. ]$/.test(name) && !files.includes(name);
+}
+
 /** One file, read by `read`, with its name before each of its faults; null when it is not there or had faults. */
 function readPart<T>(
   files: AdapterFiles,

@@ -6,7 +6,7 @@ import { type Matrix, matrix, multiply, scaled } from "../linalg/matrix.ts";
 import type { Adapter, AdapterConfig } from "../lora/config.ts";
 import { type AdapterKeys, type AdapterModule, collectModules } from "../lora/keys.ts";
 import { hasResidualBase } from "../lora/residual.ts";
-import { scaleOf } from "../lora/scale.ts";
+import { patternFor, scaleOf } from "../lora/scale.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
 
 /** A product B A that is not formed. */
@@ -144,32 +144,4 @@ function mostFrequent(values: readonly number[]): number | undefined {
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
   const best = Math.max(...counts.values());
   return [...counts].find(([, count]) => count === best)?.[0];
-}
-
-/**
- * Keys for the modules whose value is not `usual`. A key that is a path also matches paths that end in it; where that would
- * reach a module of another value, it is anchored (`^path`), so that the order of the keys does not matter.
- */
-function patternFor(values: ReadonlyMap<string, number>, usual: number): Record<string, number> {
-  // For each ending of a path, whether all modules that have it agree.
-  const byEnding = new Map<string, number | null>();
-  for (const [path, value] of values) {
-    for (let at = 0; at >= 0; at = nextSegment(path, at)) {
-      const ending = path.slice(at);
-      const before = byEnding.get(ending);
-      byEnding.set(ending, before === undefined || before === value ? value : null);
-    }
-  }
-  const entries = [...values].filter(([, value]) => value !== usual);
-  return Object.fromEntries(
-    entries.map(([path, value]) => {
-      const isPlain = /^[\w.-]*$/.test(path) && byEnding.get(path) === value;
-      return [isPlain ? path : `^${path.replace(/[^\w-]/g, "\\$&")}`, value];
-    }),
-  );
-}
-
-function nextSegment(path: string, from: number): number {
-  const dot = path.indexOf(".", from);
-  return dot < 0 ? -1 : dot + 1;
 }

@@ -42,7 +42,11 @@ export interface LoraConfig {
   bias?: "none" | "all" | "lora_only";
   /** Modules trained whole, such as a classification head: the ends of their names, or of the names of what they are in. */
   modulesToSave?: readonly string[] | null;
-  /** Rows of the input embedding that are trained, or those of several embeddings by module path. */
+  /**
+   * Rows of the input embedding that are trained, or those of embeddings and output layers by module path. An output layer with
+   * the embedding's weight follows its rows, unless it is listed with rows of its own. PEFT asks the model's class about that,
+   * which a model file does not tell of; an adapter file that names a class outside transformers (auto_mapping) follows none.
+   */
   trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>> | null;
   /** What PEFT calls base_model_name_or_path. */
   baseModelNameOrPath?: string | null;

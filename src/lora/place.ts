@@ -2,11 +2,15 @@
 // has one more in front, another lost one. A key is placed at the module whose path it equals, else at the one with which it
 // shares the longest ending, one path being the whole end of the other; what fits several, or none, is told.
 import type { Tensor } from "../tensor.ts";
-import type { Adapter } from "./config.ts";
+import type { Adapter, AdapterConfig } from "./config.ts";
 import { pathOf, renamedKey } from "./keys.ts";
+import { withPaths } from "./scale.ts";
+
+/** What can be placed; a configuration's ranks and alphas go along. */
+export type Placeable = Pick<Adapter, "tensors"> & { readonly config?: AdapterConfig };
 
 /** An adapter under a model's own names. */
-export interface Placed<A extends Pick<Adapter, "tensors">> {
+export interface Placed<A extends Placeable> {
   /** The same object where no name differs. */
   readonly adapter: A;
   /** The adapter's own key of each of the model's. */
@@ -17,11 +21,7 @@ export interface Placed<A extends Pick<Adapter, "tensors">> {
  * The adapter with its tensors under the keys of a model that has modules at `paths`. What cannot be placed keeps its key, and
  * its reason is added to `faults`.
  */
-export function placeAdapter<A extends Pick<Adapter, "tensors">>(
-  adapter: A,
-  paths: ReadonlySet<string>,
-  faults: string[],
-): Placed<A> {
+export function placeAdapter<A extends Placeable>(adapter: A, paths: ReadonlySet<string>, faults: string[]): Placed<A> {
   const own = new Set([...adapter.tensors.keys()].flatMap((key) => pathOf(key) ?? []));
   const renamed = new Map<string, string>();
   const taken = new Map<string, string>();
@@ -47,7 +47,9 @@ export function placeAdapter<A extends Pick<Adapter, "tensors">>(
     if (name !== key) ownKeys.set(name, key);
     tensors.set(name, value);
   }
-  return { adapter: { ...adapter, tensors }, ownKeys };
+  const places = new Map([...own].map((path) => [path, renamed.get(path) ?? path]));
+  const config = adapter.config && withPaths(adapter.config, places);
+  return { adapter: { ...adapter, tensors, ...(config && { config }) }, ownKeys };
 }
 
 /** The module that a path means; those between which it does not decide, or none. */

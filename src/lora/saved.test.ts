@@ -141,6 +141,43 @@ describe("modules trained whole", () => {
     await expectConsistent(tied, both, { ids });
   });
 
+  it("lets an output layer follow trained rows when the embedding's weight is its own", () => {
+    const ids = (g: GraphBuilder): Value => g.input("ids", "int64", ["n"]);
+    const weight = drawn("w", 6, 4);
+    /** An embedding, and an output layer of the same values under a name. */
+    const language = (head: string): Model =>
+      modelOf((g) => {
+        const h = g.op("Gather", [g.initializer("emb.weight", weight), ids(g)], {}, { name: "/emb/Gather" });
+        const mid = linear(g, h, "mid", [4, 4], "Gemm out,in");
+        const own = head === "emb.weight" ? head : g.initializer(head, weight);
+        const turned = g.op("Transpose", [own], { perm: [1, 0] });
+        return g.op("MatMul", [mid, turned], {}, { name: "/head/MatMul" });
+      });
+    const follows = (head: string, config: LoraConfig): boolean => {
+      const { model } = attachLora(language(head), { r: 1, targetModules: ["mid"], ...config });
+      return model.graph.nodes.some(({ name }) => name.startsWith("head/tokens"));
+    };
+    const rows = { trainableTokenIndices: { emb: [5, 1] } };
+    expect(follows("emb.weight", rows)).toBe(true);
+    expect(follows("onnx::MatMul_12", rows)).toBe(true);
+    expect(follows("head.weight", rows)).toBe(false); // two parameters that are equal
+    const baseOf = (library: string | null) => ({
+      ...rows,
+      extra: { auto_mapping: library && { base_model_class: "Net", parent_library: library } },
+    });
+    expect(follows("emb.weight", baseOf(null))).toBe(true);
+    expect(follows("emb.weight", baseOf("transformers.models.gpt2.modeling_gpt2"))).toBe(true);
+    expect(follows("emb.weight", baseOf("transformers_modules.custom"))).toBe(true);
+    expect(follows("emb.weight", baseOf("__main__"))).toBe(false);
+    const both = (head: number[]) => ({ r: 1, targetModules: ["mid"], trainableTokenIndices: { emb: [5, 1], head } });
+    const saved = (head: number[]) => attachLora(language("emb.weight"), both(head)).parameters.slice(2);
+    expect(saved([5, 1]).map(({ key }) => key)).toEqual(["base_model.model.emb.token_adapter.trainable_tokens_delta"]);
+    expect(saved([5]).map(({ key, dims }) => [key, dims])).toEqual([
+      ["base_model.model.emb.token_adapter.trainable_tokens_delta", [2, 4]],
+      ["base_model.model.head.token_adapter.trainable_tokens_delta", [1, 4]],
+    ]);
+  });
+
   it("makes a bias that torch.export says it dropped, in front of what follows", async () => {
     const call =
       "%linear : call_function[target=aten.linear.default](args = (%x, %p_fc_weight, %p_fc_bias), kwargs = {})";

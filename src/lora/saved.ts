@@ -1,7 +1,7 @@
 // Parameters of the base that are trained as they are: modules trained whole (modules_to_save), biases (bias) and rows of
 // an embedding (trainable_token_indices), found as PEFT 0.21 finds them (utils/other.py, tuners/tuners_utils.py). How
 // they are written into the graph: stages.ts.
-import { consumers, producers, storedValue } from "../onnx/graph.ts";
+import { behindIdentity, consumers, producers, storedValue } from "../onnx/graph.ts";
 import type { Graph, Node } from "../onnx/model.ts";
 import { saysBias, scopePath } from "../onnx/module-path.ts";
 import { transposed } from "../onnx/sites/dense.ts";
@@ -19,6 +19,8 @@ export interface ModuleParameter {
   readonly name: string;
   /** PyTorch's shape. */
   readonly dims: readonly number[];
+  /** The stored value that it is read from; "" for a bias that the exporter dropped. */
+  readonly stored: string;
   readonly uses: readonly Use[];
   /** What the base has, in that shape; zeros for a bias that the exporter dropped. */
   values(): Tensor<"float32">;
@@ -59,6 +61,14 @@ export function moduleParameters(graph: Graph, all: readonly Site[]): Map<string
   const taken = new Set(layers.flatMap(atCalls).flatMap(({ node, bias }) => [node, ...places.addsOf(node, bias)]));
   for (const node of graph.nodes) if (!taken.has(node)) for (const one of nodeParameters(node, places)) add(one);
   return found;
+}
+
+/** The name that a value is stored under: behind copies, conversions and the transposition of a matrix. */
+function storedBehind(made: ReadonlyMap<string, Node>, name: string): string {
+  const source = behindIdentity(made, name);
+  const node = made.get(source);
+  const isTurned = node !== undefined && ["Transpose", "Cast"].includes(node.op);
+  return isTurned ? storedBehind(made, node.inputs[0]!) : source;
 }
 
 /** The zeros that stand for a bias which the exporter dropped. */
@@ -104,13 +114,14 @@ function siteParameters(site: Site, { graph, values, made }: Places): ModulePara
         : { kind: "weight", node, site, isTransposed: !isOwnLayout };
     const dims = isOwnLayout ? weightDims(site) : [outFeatures, site.inFeatures];
     const read = (): Tensor<"float32"> => (isOwnLayout ? values(weight)! : transposed(values(weight)!));
-    found.push({ path, name: "weight", dims, uses: [use], values: read });
+    found.push({ path, name: "weight", dims, stored: storedBehind(made, weight), uses: [use], values: read });
   }
   const hasBias = bias !== undefined ? isStored(graph, made, bias) : kind !== "Embedding" && saysBias(node);
   if (hasBias && (node.inputs[2] ?? "") === (node.op === "MatMul" ? "" : (bias ?? ""))) {
     const read = (): Tensor<"float32"> => (bias === undefined ? zeros([outFeatures]) : values(bias)!);
     const use: Use = { kind: "bias", node, site, isTransposed: false };
-    found.push({ path, name: "bias", dims: [outFeatures], uses: [use], values: read });
+    const behind = bias === undefined ? "" : storedBehind(made, bias);
+    found.push({ path, name: "bias", dims: [outFeatures], stored: behind, uses: [use], values: read });
   }
   return found;
 }
@@ -148,7 +159,8 @@ function nodeParameters(node: Node, { graph, values, made }: Places): ModulePara
     // Equal parameters of several modules are one initializer in torch.export: the scope knows whose this is.
     const path = scope ?? module;
     if (name === undefined || path === undefined) return [];
-    return [{ path, name, dims, uses: [{ kind: "input", node, index }], values: () => values(input)! }];
+    const stored = storedBehind(made, input);
+    return [{ path, name, dims, stored, uses: [{ kind: "input", node, index }], values: () => values(input)! }];
   });
 }
 
@@ -181,7 +193,7 @@ export function isKeptWhole(path: string, entries: readonly string[] | null): bo
  * @param targets the module paths that have a LoRA branch.
  */
 export function savedParameters(
-  config: Pick<AdapterConfig, "modulesToSave" | "bias" | "trainableTokenIndices">,
+  config: Pick<AdapterConfig, "modulesToSave" | "bias" | "trainableTokenIndices" | "extra">,
   graph: Graph,
   all: readonly Site[],
   targets: ReadonlySet<string>,
@@ -199,7 +211,7 @@ export function savedParameters(
     return trained ? [{ key: savedKey({ path, name, ofBase }), dims, start: values, parameter }] : [];
   });
   faults.push(...wholeFaults(modulesToSave ?? [], list, all));
-  return [...saved, ...tokenRows(tokens, all, parameters, faults)];
+  return [...saved, ...tokenRows(config, all, parameters, faults)];
 }
 
 function wholeFaults(entries: readonly string[], list: readonly ModuleParameter[], all: readonly Site[]): string[] {
@@ -229,66 +241,130 @@ function wholeFaults(entries: readonly string[], list: readonly ModuleParameter[
 /** Last path segments of the input embedding in language models. */
 const inputEmbeddings = new Set(["embed_tokens", "wte", "word_embeddings", "tok_embeddings"]);
 
+type TokenConfig = Pick<AdapterConfig, "trainableTokenIndices" | "extra">;
+
 function tokenRows(
-  tokens: AdapterConfig["trainableTokenIndices"],
+  config: TokenConfig,
   all: readonly Site[],
   parameters: ReadonlyMap<string, ModuleParameter>,
   faults: string[],
 ): SavedParameter[] {
-  const embeddings = all.filter(({ kind }) => kind === "Embedding");
-  return tokenEntries(tokens).flatMap(([wanted, rows]): SavedParameter[] => {
-    const named = embeddings.filter(
-      ({ modulePath: path }) =>
-        wanted === null
-          ? embeddings.length === 1 || inputEmbeddings.has(path.split(".").at(-1)!)
-          : path.endsWith(wanted), // without regard to dots, as PEFT has it
-    );
+  const found = tokenEntries(config.trainableTokenIndices).flatMap(([wanted, rows]) => {
     const where = `trainableTokenIndices${wanted === null ? "" : ` ${JSON.stringify(wanted)}`}`;
-    const paths = [...new Set(named.map(({ modulePath }) => modulePath))];
-    const [site] = named;
+    const site = tokenLayer(wanted, all, where, faults);
     const parameter = site && parameters.get(`${site.modulePath}.weight`);
-    if (site === undefined || paths.length !== 1) {
-      const names = embeddings.map(({ modulePath }) => modulePath).join(", ") || "none";
-      faults.push(`${where}: expected one embedding, got ${paths.length}; name one of ${names}`);
-      return [];
-    }
-    const tied = parameter === undefined ? [] : tiedTo(parameter, all, parameters);
-    const tiedPaths = tied.map(({ modulePath }) => modulePath);
-    const others = site.sharedWith.filter((path) => path !== site.modulePath && !tiedPaths.includes(path));
-    if (others.length > 0)
-      faults.push(
-        `${where}: ${site.modulePath} shares its weight with ${others.join(", ")}, which are no output layers: its rows cannot be trained`,
-      );
-    if (parameter === undefined) faults.push(`${where}: ${site.modulePath}: expected float32 weights that are stored`);
-    const beyond = rows.filter((row) => row >= site.inFeatures);
-    if (beyond.length > 0) faults.push(`${where}: expected rows below ${site.inFeatures}, got ${beyond.join(", ")}`);
-    if (parameter === undefined || beyond.length > 0) return [];
-    const key = savedKey({ path: site.modulePath, name: "tokens", ofBase: false });
-    const dims = [rows.length, site.outFeatures];
-    return [{ key, dims, start: () => rowsOf(parameter.values(), rows), parameter, rows, tied }];
+    if (site !== undefined && parameter === undefined)
+      faults.push(`${where}: ${site.modulePath}: expected float32 weights that are stored`);
+    if (site === undefined || parameter === undefined) return [];
+    const vocabulary = parameter.dims[0]!;
+    const beyond = rows.filter((row) => row >= vocabulary);
+    if (beyond.length > 0) faults.push(`${where}: expected rows below ${vocabulary}, got ${beyond.join(", ")}`);
+    const tied = site.kind === "Embedding" ? followersOf(parameter, config, all, parameters) : [];
+    faults.push(...sharingFaults(config, site, all).map((fault) => `${where}: ${fault}`));
+    return beyond.length > 0 ? [] : [{ site, rows, parameter, tied }];
   });
+  const following = new Set(found.flatMap(({ tied }) => tied.map(({ modulePath }) => modulePath)));
+  return found
+    .filter(({ site }) => !following.has(site.modulePath))
+    .map(({ site, rows, parameter, tied }) => ({
+      key: savedKey({ path: site.modulePath, name: "tokens", ofBase: false }),
+      dims: [rows.length, parameter.dims[1]!],
+      start: () => rowsOf(parameter.values(), rows),
+      parameter,
+      rows,
+      tied,
+    }));
+}
+
+/** The embedding that an entry of trainableTokenIndices means, or the output layer. Names match without regard to dots, as in PEFT. */
+function tokenLayer(wanted: string | null, all: readonly Site[], where: string, faults: string[]): Site | undefined {
+  const embeddings = all.filter(({ kind }) => kind === "Embedding");
+  const named = (list: readonly Site[]): Site[] =>
+    list.filter(({ modulePath, part }) => part === undefined && modulePath.endsWith(wanted!));
+  const meant =
+    wanted === null
+      ? embeddings.filter(
+          ({ modulePath }) => embeddings.length === 1 || inputEmbeddings.has(modulePath.split(".").at(-1)!),
+        )
+      : [...named(embeddings), ...named(all.filter(({ kind }) => kind === "Linear"))];
+  const paths = [...new Set(meant.map(({ modulePath }) => modulePath))];
+  if (paths.length === 1) return meant[0];
+  const names = embeddings.map(({ modulePath }) => modulePath).join(", ") || "none";
+  faults.push(`${where}: expected one embedding, got ${paths.length}; name one of ${names}`);
+  return undefined;
+}
+
+/** Other embeddings of the same weight would have to follow as well, and do not here. */
+function sharingFaults(config: TokenConfig, { kind, modulePath, sharedWith }: Site, all: readonly Site[]): string[] {
+  if (kind !== "Embedding" || !tiesOutputs(config)) return [];
+  const heads = new Set(all.filter((site) => site.kind === "Linear").map((site) => site.modulePath));
+  const others = sharedWith.filter((path) => path !== modulePath && !heads.has(path));
+  return others.length === 0
+    ? []
+    : [
+        `${modulePath} shares its weight with ${others.join(", ")}, which are no output layers: its rows cannot be trained`,
+      ];
 }
 
 /**
- * The output layers whose weight is the embedding's, as PEFT keeps tied ones together. Exporters store such a weight twice, once
- * turned: the values tell.
+ * Whether an output layer with the embedding's values follows its trained rows. PEFT asks the class (tie_word_embeddings),
+ * which no model file tells of; nearly all language models say yes. An adapter file names the class of its base where no task
+ * does: one that is not Hugging Face's has nothing to say it with.
  */
-export function tiedTo(
-  { dims, values }: ModuleParameter,
+function tiesOutputs({ extra }: Pick<AdapterConfig, "extra">): boolean {
+  const mapping = extra.auto_mapping as { readonly parent_library?: unknown } | null | undefined;
+  const library = mapping?.parent_library;
+  return typeof library !== "string" || /^transformers(?:_modules)?(?:\.|$)/.test(library);
+}
+
+/** The output layers that follow the trained rows of an embedding: those that are tied to it, unless rows of their own are named. */
+export function followersOf(
+  parameter: ModuleParameter,
+  config: TokenConfig,
   all: readonly Site[],
   parameters: ReadonlyMap<string, ModuleParameter>,
 ): readonly Site[] {
+  if (!tiesOutputs(config)) return [];
+  const tied = tiedTo(parameter, all, parameters);
+  const rowsFor = (path: string): string | undefined =>
+    tokenEntries(config.trainableTokenIndices)
+      .find(([entry]) => entry !== null && path.endsWith(entry))?.[1]
+      .join();
+  const own = rowsFor(parameter.path);
+  const isApart = ({ modulePath }: Site): boolean => (rowsFor(modulePath) ?? own) !== own;
+  return tied.some(isApart) ? [] : tied;
+}
+
+/**
+ * The output layers whose weight is the embedding's. Exporters store such a weight twice, once turned, under a made-up name:
+ * the values tell. Under its own name each, they are two parameters that are equal.
+ */
+function tiedTo(
+  parameter: ModuleParameter,
+  all: readonly Site[],
+  parameters: ReadonlyMap<string, ModuleParameter>,
+): readonly Site[] {
+  const { dims, path } = parameter;
   const linear = all.filter(
-    ({ kind, inFeatures, outFeatures }) => kind === "Linear" && outFeatures === dims[0] && inFeatures === dims[1],
+    ({ kind, inFeatures, outFeatures, modulePath }) =>
+      kind === "Linear" && outFeatures === dims[0] && inFeatures === dims[1] && modulePath !== path,
   );
   if (linear.length === 0) return [];
-  const own = values().data;
+  const own = parameter.values().data;
   return linear.filter(({ modulePath }) => {
     const other = parameters.get(`${modulePath}.weight`);
     if (other === undefined || other.dims.join() !== dims.join()) return false;
+    if (other.stored !== parameter.stored && hasOwnName(other) && hasOwnName(parameter)) return false;
     const { data } = other.values();
     return own.every((value, index) => value === data[index]);
   });
+}
+
+/** Whether a parameter is stored under the name that PyTorch gave it. */
+function hasOwnName({ stored, path, name }: ModuleParameter): boolean {
+  const own = `${path}.${name}`;
+  // A wrapper around the model may be in one of the names only.
+  return stored === own || (stored !== "" && (stored.endsWith(`.${own}`) || own.endsWith(`.${stored}`)));
 }
 
 export function rowsOf({ dims, data }: Tensor<"float32">, rows: readonly number[]): Tensor<"float32"> {

@@ -1,6 +1,9 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { readConfig, writeConfig } from "../adapter/config-file.ts";
 import { LowrankError } from "../errors.ts";
-import { alphaOf, patternFault, rankOf, scaleOf } from "./scale.ts";
+import { resolveConfig } from "./config.ts";
+import { alphaOf, patternFault, rankOf, scaleOf, withPaths } from "./scale.ts";
 
 const plain = { r: 4, loraAlpha: 8, useRslora: false, rankPattern: {}, alphaPattern: {} };
 
@@ -32,6 +35,68 @@ describe("scaleOf", () => {
     const ranks = ["h.1.fc", "h.2.fc", "h.1.fc2"].map((path) => rankOf({ r: 1, rankPattern }, path));
     expect(ranks).toEqual([2, 3, 4]);
     expect(alphaOf({ loraAlpha: 1, alphaPattern: { ".*": 4, fc: 3 } }, "fc")).toBe(4);
+  });
+});
+
+interface PatternCase {
+  readonly kind: "rank_pattern" | "alpha_pattern";
+  readonly pattern: readonly (readonly [string, number])[];
+  readonly trained: Readonly<Record<string, { readonly r: number; readonly alpha: number }>>;
+  /** adapter_config.json, whose keys PEFT sorts: another may come first in it. */
+  readonly file: string;
+  /** Null where PEFT cannot load its own file, since a tensor has another rank. */
+  readonly loaded: PatternCase["trained"] | null;
+}
+
+const patternCases = JSON.parse(
+  readFileSync(new URL("../../test/fixtures/lora/patterns.json", import.meta.url), "utf8"),
+) as PatternCase[];
+
+describe("overlapping keys give what PEFT gives", () => {
+  const expectValues = (config: Parameters<typeof scaleOf>[0], expected: PatternCase["trained"]): void => {
+    for (const [path, { r, alpha }] of Object.entries(expected))
+      expect([path, rankOf(config, path), alphaOf(config, path)]).toEqual([path, r, alpha]);
+  };
+
+  it.each(patternCases.map((one) => [`${one.kind} ${JSON.stringify(one.pattern)}`, one] as const))("%s", (_, one) => {
+    const pattern = Object.fromEntries(one.pattern);
+    const own = one.kind === "rank_pattern" ? { rankPattern: pattern } : { alphaPattern: pattern };
+    const trained = resolveConfig({ r: 2, loraAlpha: 2, ...own });
+    expectValues(trained, one.trained);
+    // Written by us, sorting the keys again changes nothing.
+    const written = readBack(writeConfig(trained, Object.keys(one.trained)));
+    expectValues(written, one.trained);
+    const sorted = (keys: Readonly<Record<string, number>>) => Object.fromEntries(Object.entries(keys).sort());
+    const again = { rankPattern: sorted(written.rankPattern), alphaPattern: sorted(written.alphaPattern) };
+    expectValues({ ...written, ...again }, one.trained);
+    const loaded = readBack(new TextEncoder().encode(one.file));
+    if (one.loaded !== null) expectValues(loaded, one.loaded);
+    else expect(() => expectValues(loaded, one.trained)).toThrow();
+  });
+
+  function readBack(bytes: Uint8Array) {
+    const [faults, warnings]: [string[], string[]] = [[], []];
+    const config = readConfig(bytes, 64, faults, warnings);
+    expect([faults, warnings]).toEqual([[], []]);
+    return config!;
+  }
+});
+
+describe("withPaths", () => {
+  it("keeps each module's rank and alpha under other names", () => {
+    const config = resolveConfig({
+      r: 2,
+      rankPattern: { "^model.fc1": 4, "model.enc.fc1": 3 },
+      alphaPattern: { fc1: 5, "model.enc.*": 6 },
+    });
+    const own = ["model.fc1", "model.enc.fc1", "model.enc.fc2"];
+    const placed = withPaths(config, new Map(own.map((path) => [path, path.replace("model.", "")])));
+    for (const path of own) {
+      const there = path.replace("model.", "");
+      expect([rankOf(placed, there), alphaOf(placed, there)]).toEqual([rankOf(config, path), alphaOf(config, path)]);
+    }
+    const plainConfig = resolveConfig({ r: 2 });
+    expect(withPaths(plainConfig, new Map([["model.fc1", "fc1"]]))).toBe(plainConfig);
   });
 });
 

@@ -31,6 +31,71 @@ export function alphaOf(config: Pick<AdapterConfig, "loraAlpha" | "alphaPattern"
 }
 
 /**
+ * A pattern in which it does not matter which key comes first, for PEFT sorts them when it saves again: the same one where
+ * sorting changes nothing for these modules, else one key for each whose value is not `usual`.
+ *
+ * @param order compares keys as the sorting does.
+ */
+export function orderFree(
+  pattern: Pattern,
+  modulePaths: readonly string[],
+  usual: number,
+  order: (a: string, b: string) => number,
+): Pattern {
+  const sorted = new Map(Object.entries(pattern).sort(([a], [b]) => order(a, b)));
+  const first = [...sorted].map(([key, value]) => [compile(key), value] as const);
+  const values = modulePaths.map((path) => [path, lookUp(pattern, path) ?? usual] as const);
+  const isSame = values.every(([path, value]) => (first.find(([matches]) => matches(path))?.[1] ?? usual) === value);
+  return isSame ? pattern : patternFor(new Map(values), usual);
+}
+
+/**
+ * The configuration for modules that are called otherwise in a model: each has the rank and alpha that it has under its own
+ * path.
+ *
+ * @param renamed the model's path of each module, by the configuration's own.
+ */
+export function withPaths(config: AdapterConfig, renamed: ReadonlyMap<string, string>): AdapterConfig {
+  const { r, loraAlpha, rankPattern, alphaPattern } = config;
+  if (Object.keys(rankPattern).length + Object.keys(alphaPattern).length === 0) return config;
+  const under = (ofPath: (path: string) => number, usual: number): Pattern =>
+    patternFor(new Map([...renamed].map(([own, path]) => [path, ofPath(own)])), usual);
+  return {
+    ...config,
+    rankPattern: under((path) => rankOf(config, path), r),
+    alphaPattern: under((path) => alphaOf(config, path), loraAlpha),
+  };
+}
+
+/**
+ * Keys for the modules whose value is not `usual`. A key that is a path also matches paths that end in it; where that would
+ * reach a module of another value, it is anchored (`^path`), so that the order of the keys does not matter.
+ */
+export function patternFor(values: ReadonlyMap<string, number>, usual: number): Record<string, number> {
+  // For each ending of a path, whether all modules that have it agree.
+  const byEnding = new Map<string, number | null>();
+  for (const [path, value] of values) {
+    for (let at = 0; at >= 0; at = nextSegment(path, at)) {
+      const ending = path.slice(at);
+      const before = byEnding.get(ending);
+      byEnding.set(ending, before === undefined || before === value ? value : null);
+    }
+  }
+  const entries = [...values].filter(([, value]) => value !== usual);
+  return Object.fromEntries(
+    entries.map(([path, value]) => {
+      const isPlain = /^[\w.-]*$/.test(path) && byEnding.get(path) === value;
+      return [isPlain ? path : `^${path.replace(/[^\w-]/g, "\\$&")}`, value];
+    }),
+  );
+}
+
+function nextSegment(path: string, from: number): number {
+  const dot = path.indexOf(".", from);
+  return dot < 0 ? -1 : dot + 1;
+}
+
+/**
  * What is wrong with a key of rankPattern or alphaPattern; null when nothing is.
  *
  * Keys are Python regular expressions, read as JavaScript's. Those that JavaScript cannot read, would read differently,

@@ -23,10 +23,11 @@ export function rewritingFor(saved: readonly SavedParameter[]): Rewriting {
   const whole = new Set(saved.filter(({ rows }) => rows === undefined).map(({ parameter }) => parameter.path));
   for (const one of saved) {
     // A head that is trained whole is tied no more.
-    for (const site of one.tied ?? []) if (!whole.has(site.modulePath)) push(stages, site.node, tiedStage(one, site));
+    for (const site of one.tied ?? []) if (!whole.has(site.modulePath)) push(stages, site.node, outputStage(one, site));
     for (const use of one.parameter.uses) {
       const { node } = use;
-      if (one.rows !== undefined) push(stages, node, tokenStage(one, node));
+      if (one.rows !== undefined)
+        push(stages, node, use.kind === "weight" ? outputStage(one, use.site) : tokenStage(one, node));
       else if (use.kind === "input") inputs.set(node, (inputs.get(node) ?? node.inputs).with(use.index, one.key));
       else push(stages, node, use.kind === "weight" ? weightStage(one.key, use) : biasStage(one.key, use.site));
     }
@@ -91,8 +92,8 @@ function tokenStage({ key, rows = [], parameter }: SavedParameter, node: Node): 
   };
 }
 
-/** The outputs of a tied layer that belong to the trained rows: base + x (P - W)^T in their places. */
-function tiedStage({ key, rows = [], parameter, start }: SavedParameter, site: Site): Stage {
+/** The outputs of a layer that belong to the trained rows, its own or those it is tied to: base + x (P - W)^T in their places. */
+function outputStage({ key, rows = [], parameter, start }: SavedParameter, site: Site): Stage {
   return (g, base, output) => {
     const vocabulary = parameter.dims[0]!;
     const [share, place] = [new Float32Array(vocabulary), new BigInt64Array(vocabulary)];

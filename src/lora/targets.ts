@@ -25,11 +25,9 @@ const maxWays = 1e12;
  * two sites share a path that was targeted.
  */
 export function selectSites(
-  config: Pick<AdapterConfig, "targetModules" | "excludeModules"> &
-    Partial<Pick<AdapterConfig, "taskType" | "layersToTransform" | "layersPattern" | "extra">>,
+  config: Names & LayerNames & Partial<Pick<AdapterConfig, "extra">>,
   all: readonly Site[],
 ): Site[] {
-  const { excludeModules } = config;
   const paths = all.map((site) => site.modulePath);
   const targetModules = withoutLostScope(config.targetModules, paths);
   if (all.length === 0) throw new LowrankError("config", "targetModules: the model has no layer that can be adapted");
@@ -41,15 +39,8 @@ export function selectSites(
       unmatched.map((entry) => `${JSON.stringify(entry)} matches no layer; ${nearestText(entry, paths)}`),
     );
   }
-  const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
-  const named = targetModules === "all-linear" ? () => true : matcher(targetModules, "targetModules");
-  const isWanted = (site: Site): boolean => {
-    if (targetModules === "all-linear") return isHiddenLinear(site, config.taskType ?? null);
-    // An expression that means a packed layer means the whole of it, once; a list may name both.
-    if (typeof targetModules === "string" && site.part !== undefined && named(site.part.of)) return false;
-    return named(site.modulePath);
-  };
-  const wanted = all.filter((site) => isWanted(site) && !excluded(site.modulePath));
+  const isMeant = namesOf({ ...config, targetModules });
+  const wanted = all.filter((site) => isMeant(site, site.modulePath));
   const chosen = ofChosenLayers(config, wanted);
   if (chosen.length === 0) {
     throw new LowrankError(
@@ -71,20 +62,49 @@ export function selectSites(
   return chosen;
 }
 
+type Names = Pick<AdapterConfig, "targetModules" | "excludeModules"> & Partial<Pick<AdapterConfig, "taskType">>;
+type LayerNames = Partial<Pick<AdapterConfig, "layersToTransform" | "layersPattern">>;
+
+/** Whether targetModules means a site of that path, and excludeModules does not. */
+function namesOf({ targetModules, excludeModules, taskType = null }: Names): (site: Site, path: string) => boolean {
+  const excluded = excludeModules === null ? () => false : matcher(excludeModules, "excludeModules");
+  const named = targetModules === "all-linear" ? () => true : matcher(targetModules, "targetModules");
+  return (site, path) => {
+    if (excluded(path)) return false;
+    if (targetModules === "all-linear") return isHiddenLinear(site, taskType);
+    // An expression that means a packed layer means the whole of it, once; a list may name both.
+    if (typeof targetModules === "string" && site.part !== undefined && named(site.part.of)) return false;
+    return named(path);
+  };
+}
+
+/**
+ * Whether a configuration means a site, which it may know by another path than the model does.
+ *
+ * @throws LowrankError "config" for expressions that are not valid.
+ */
+export function targetTest(config: Names & LayerNames): (site: Site, path: string) => boolean {
+  const isMeant = namesOf(config);
+  const { layersToTransform = null, layersPattern = null } = config;
+  const chosen = chosenLayers({ layersToTransform });
+  const layer = layerOf({ layersPattern });
+  return (site, path) =>
+    isMeant(site, path) && (chosen === null || isEntry(config, path) || chosen.has(layer(path) ?? -1));
+}
+
+/** As in PEFT, layersToTransform leaves a path alone that is itself an entry of the targets. */
+function isEntry({ targetModules }: Pick<AdapterConfig, "targetModules">, path: string): boolean {
+  return typeof targetModules !== "string" && targetModules.includes(path);
+}
+
 /** People list the layers of several architectures in one file of PEFT's, which always has keys that we only keep. */
 function isFromFile({ extra = {} }: { extra?: AdapterConfig["extra"] }): boolean {
   return Object.keys(extra).length > 0;
 }
 
-/** Of `wanted`, what layersToTransform leaves. As in PEFT, a path that is itself an entry of the targets is left alone. */
-function ofChosenLayers(
-  {
-    targetModules,
-    layersToTransform = null,
-    layersPattern = null,
-  }: Pick<AdapterConfig, "targetModules"> & Partial<Pick<AdapterConfig, "layersToTransform" | "layersPattern">>,
-  wanted: readonly Site[],
-): Site[] {
+/** Of `wanted`, what layersToTransform leaves. */
+function ofChosenLayers(config: Names & LayerNames, wanted: readonly Site[]): Site[] {
+  const { layersToTransform = null, layersPattern = null } = config;
   const layers = chosenLayers({ layersToTransform });
   if (layers === null) return [...wanted];
   const layer = layerOf({ layersPattern });
@@ -100,9 +120,7 @@ function ofChosenLayers(
     "layersToTransform",
     missing.map((number) => `layer ${number} has no target; ${known}`),
   );
-  const isNamed = ({ modulePath }: Site): boolean =>
-    typeof targetModules !== "string" && targetModules.includes(modulePath);
-  return wanted.filter((site) => isNamed(site) || layers.has(numbers.get(site) ?? -1));
+  return wanted.filter((site) => isEntry(config, site.modulePath) || layers.has(numbers.get(site) ?? -1));
 }
 
 function isHiddenLinear({ kind, modulePath: path, part }: Site, taskType: string | null): boolean {

@@ -66,7 +66,12 @@ export async function initEva(
     const found = new Map(
       [...ranks].map(([path, rank]) => [path, componentsOf(search.componentsFor(path), rank, whiten)]),
     );
-    return adopt(adapted, config, found, { adjustScalingFactors, seed });
+    // What PEFT would have written beside "eva"; without it, it warns of its absence.
+    const evaConfig = {
+      ...{ adjust_scaling_factors: adjustScalingFactors, label_mask_value: -100, rho, tau },
+      ...{ use_label_mask: useLabelMask, whiten },
+    };
+    return adopt(adapted, config, found, { adjustScalingFactors, seed, evaConfig });
   } finally {
     await search.activations.dispose();
   }
@@ -290,12 +295,18 @@ function componentsOf({ components, singularValues }: Components, rank: number, 
   return tensor("float32", [rank, columns], values);
 }
 
+interface Adopting {
+  readonly adjustScalingFactors: boolean;
+  readonly seed: number;
+  readonly evaConfig: Readonly<Record<string, unknown>>;
+}
+
 /** The model with the ranks that were found, and A with the components. */
 function adopt(
   { base, sites: adaptedSites }: AdaptedModel,
   config: AdapterConfig,
   found: ReadonlyMap<string, Tensor<"float32">>,
-  { adjustScalingFactors, seed }: { readonly adjustScalingFactors: boolean; readonly seed: number },
+  { adjustScalingFactors, seed, evaConfig }: Adopting,
 ): { adapted: AdaptedModel; adapter: Adapter } {
   const rankPattern: Record<string, number> = {};
   const alphaPattern: Record<string, number> = {};
@@ -316,7 +327,8 @@ function adopt(
   const { adapted, adapter } = initAdapter(attachLora(base, own), { seed });
   const tensors = new Map(adapter.tensors);
   for (const { site, a } of adapted.sites) if (found.has(site.modulePath)) tensors.set(a, found.get(site.modulePath)!);
-  return { adapted, adapter: { config: { ...adapter.config, initLoraWeights: "eva" }, tensors } };
+  const extra = { ...adapter.config.extra, eva_config: evaConfig };
+  return { adapted, adapter: { config: { ...adapter.config, initLoraWeights: "eva", extra }, tensors } };
 }
 
 /** Python's round. */

@@ -7,6 +7,7 @@ import type { Adapter } from "../lora/config.ts";
 import { factorFault } from "../lora/factors.ts";
 import { currentWeights } from "../lora/full.ts";
 import { disabledTensors } from "../lora/init.ts";
+import { missingFaults } from "../lora/missing.ts";
 import { besideColumns, plainAdapter, stackRows } from "../lora/residual.ts";
 import { type RowModel, withRows } from "../lora/rows.ts";
 import { scaleOf } from "../lora/scale.ts";
@@ -256,7 +257,8 @@ function withInitial({ initial, sites }: AdaptedModel, fitted: Tensors): Tensors
 
 function fitPlain(adapted: AdaptedModel, given: Adapter, off: ReadonlyMap<string, Tensor>): Tensors {
   const fitted = new Map(off);
-  const { adapter, faults } = placedOn(adapted, given);
+  const placed = placedOn(adapted, given);
+  const { adapter, faults } = placed;
   for (const key of adapter.tensors.keys()) if (!fitted.has(key)) faults.push(`${key}: the model has no branch for it`);
   for (const adaptedSite of adapted.sites) {
     const { site, scale, a, b, magnitude, biasOfB } = adaptedSite;
@@ -279,6 +281,12 @@ function fitPlain(adapted: AdaptedModel, given: Adapter, off: ReadonlyMap<string
     if (biasOfB !== undefined && bias?.type === "float32") fitted.set(biasOfB, times(bias, factor));
   }
   faults.push(...fitOthers(adapted, adapter, fitted));
+  faults.push(
+    ...missingFaults(
+      placed,
+      adapted.sites.map(({ site }) => site),
+    ),
+  );
   throwMisfits(faults);
   return fitted;
 }

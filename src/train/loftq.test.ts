@@ -1,12 +1,13 @@
 // LoftQ on a quantized base: the error that quantization left, against the best that its rank allows (Eckart and Young 1936).
 import { describe, expect, it } from "vitest";
+import { deltaOf, thinModules } from "../adapter/thin.ts";
 import { type Matrix, matrix } from "../linalg/matrix.ts";
 import { svd } from "../linalg/svd.ts";
 import type { AdaptedModel } from "../lora/adapted.ts";
 import { attachLora } from "../lora/attach.ts";
 import type { Adapter } from "../lora/config.ts";
 import { adapterKeys } from "../lora/keys.ts";
-import { floats, peftFixture, peftNetwork } from "../lora/testing/peft.ts";
+import { floats, peftFixture, peftNetwork, type Values } from "../lora/testing/peft.ts";
 import { createModel, graphBuilder } from "../onnx/builder.ts";
 import type { Model } from "../onnx/model.ts";
 import { tensor } from "../tensor.ts";
@@ -84,6 +85,16 @@ describe("initLoftq", () => {
         return value - 3 * (at(0) + at(1));
       });
       expect(Math.hypot(...rest)).toBeCloseTo(Math.hypot(...svd(error).s.slice(2)), 7);
+    }
+  });
+
+  it("has the product of PEFT's factors where alpha is r", async () => {
+    const { loftq } = peftFixture<{ loftq: Readonly<Record<string, Values>> }>("starts");
+    const { adapter } = await initLoftq(attachLora(quantizedNetwork(), { r: 2, loraAlpha: 2 }), float);
+    for (const module of thinModules(adapter, "test")) {
+      const expected = loftq[module.path]!.data;
+      for (const [index, value] of deltaOf(module).data.entries())
+        expect(Math.abs(value - expected[index]!)).toBeLessThan(1e-6);
     }
   });
 

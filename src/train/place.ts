@@ -1,15 +1,14 @@
 // An adapter laid over an adapted model: its keys under the model's names (lora/place.ts), and what it has of the base itself
 // left to the base, when the two are the same.
 import type { AdaptedModel } from "../lora/adapted.ts";
-import type { Adapter } from "../lora/config.ts";
 import { savedOf } from "../lora/keys.ts";
-import { type Placed, pathsOf, placeAdapter } from "../lora/place.ts";
+import { type Placeable, type Placed, pathsOf, placeAdapter } from "../lora/place.ts";
 import { moduleParameters } from "../lora/saved.ts";
 import { sites } from "../onnx/sites.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** The adapter under the model's keys, and what is wrong with that. */
-export function placedOn<A extends Pick<Adapter, "tensors">>(
+export function placedOn<A extends Placeable>(
   adapted: AdaptedModel,
   given: A,
 ): Placed<A> & { readonly faults: string[] } {

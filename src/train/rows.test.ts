@@ -385,7 +385,7 @@ describe("GPT-2, as PEFT adapted it", () => {
     const session = await open(adapted);
     const [wpe, attention] = [
       adapterOf(adapted, "a", { r: 2 }, ["transformer.wpe"]),
-      adapterOf(adapted, "a", { r: 2 }, ["transformer.h.0.attn.c_attn"]),
+      adapterOf(adapted, "a", { r: 2 }, ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]),
     ];
     const rows = (one: Adapter) => ({ rows: Array.from({ length: count }, (_, row) => (row === 0 ? one : null)) });
     await expect(session.run(inputs, rows(wpe))).rejects.toMatchObject({

@@ -175,9 +175,10 @@ export async function train(
     ...options,
   });
   const { tensors, best, averaged, history } = result;
-  // What is frozen (LoRA-FA's A) stays as it was at the start; keys are the adapter's own.
+  // What is frozen (LoRA-FA's A) stays as it was at the start; keys and configuration are the adapter's own.
   const adapterOf = (values: ReadonlyMap<string, Tensor>): Adapter => ({
     ...start,
+    config: given.config,
     tensors: new Map([...start.tensors, ...values].map(([key, value]) => [ownKeys.get(key) ?? key, value])),
   });
   return {
