@@ -26,7 +26,7 @@ interface Flags {
 export function gradcheckCommand(): Command {
   return new Command("gradcheck")
     .description(
-      "Hold the gradients of a LoRA adapter against central differences along random directions, in float64 where the runtime can. Fails when one differs.",
+      "Hold the gradients of a LoRA adapter against central differences along random directions, in float64 where the runtime can. Fails when one differs. Where activations are quantized, both are of the model without that rounding: gradients go straight through it.",
     )
     .argument("<model>", "an .onnx file")
     .option("--target <modules>", targetsHelp, collect)

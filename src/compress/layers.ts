@@ -46,11 +46,19 @@ export function chosenLayers(
   );
 }
 
+/** The paths but one's own; some of them where thousands share a weight. */
+function fewOf(paths: readonly string[], own: string): string {
+  const others = paths.toSpliced(paths.indexOf(own), 1);
+  const more = others.length > 5 ? ` and ${others.length - 5} more` : "";
+  return others.slice(0, 5).join(", ") + more;
+}
+
 function reasonAgainst(site: Site, quantize: QuantizedForm | undefined): string | undefined {
   const { fused, sharedWith, calls } = site;
   if (site.quantized !== undefined) return "it is quantized already";
   if (fused) return `its product is inside ${site.node.op}`;
-  if (sharedWith.length > 0) return `its weight is that of ${sharedWith.join(", ")} too, and would be stored beside it`;
+  if (sharedWith.length > 0)
+    return `its weight is that of ${fewOf(sharedWith, site.modulePath)} too, and would be stored beside it`;
   const gemms = calls.map(({ node }) => node).filter(({ op }) => op === "Gemm");
   if (gemms.some((node) => intAttribute(node, "transA", 0) !== 0)) return "its Gemm reads its input transposed";
   if (quantize === "int4" && gemms.some((node) => node.inputs[2] && floatAttribute(node, "beta", 1) !== 1))

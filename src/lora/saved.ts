@@ -218,10 +218,8 @@ function wholeFaults(entries: readonly string[], list: readonly ModuleParameter[
   const paths = list.map(({ path }) => path);
   const found = entries.filter((entry) => paths.some((path) => isSaved(path, [entry])));
   const missing = entries.filter((entry) => !found.includes(entry) && (found.length === 0 || !headNames.has(entry)));
-  const computed = all.filter(
-    ({ modulePath }) =>
-      isSaved(modulePath, entries) && !list.some(({ path, name }) => path === modulePath && name === "weight"),
-  );
+  const weighty = new Set(list.flatMap(({ path, name }) => (name === "weight" ? [path] : [])));
+  const computed = all.filter(({ modulePath }) => isSaved(modulePath, entries) && !weighty.has(modulePath));
   const statistics = list.filter(
     ({ path, uses }) => isSaved(path, entries) && uses.some(({ node }) => node.op === "BatchNormalization"),
   );

@@ -48,9 +48,8 @@ export function selectSites(
       `targetModules: ${JSON.stringify(targetModules)} matches no layer; ${nearestText(String(targetModules), paths)}`,
     );
   }
-  const repeated = chosen.filter(
-    (site, index) => chosen.findIndex((other) => other.modulePath === site.modulePath) !== index,
-  );
+  const seen = new Set<string>();
+  const repeated = chosen.filter(({ modulePath }) => seen.size === seen.add(modulePath).size);
   throwFaults(
     "model",
     "targetModules",

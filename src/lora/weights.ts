@@ -1,7 +1,7 @@
 // The values of a layer's weight as the base stores them, in PyTorch's layout: what a module that is trained whole starts
 // from, and what DoRA's norms are taken of.
 import { isHalf } from "../onnx/float32.ts";
-import { producers, storedValue } from "../onnx/graph.ts";
+import { behindIdentity, producers, storedValue } from "../onnx/graph.ts";
 import { type Graph, intsAttribute, type Node } from "../onnx/model.ts";
 import { storedWeight } from "../onnx/sites/dense.ts";
 import type { Site } from "../onnx/sites.ts";
@@ -13,22 +13,21 @@ export type ValuesOf = (name: string) => Tensor<"float32"> | undefined;
 /** Reads stored values, widened where they have 16 bits, also behind Identity, Cast and the transposition of a matrix. */
 export function valuesOf(graph: Graph): ValuesOf {
   const made = producers(graph);
-  const read: ValuesOf = (name) => {
-    const stored = storedWeight(graph, made, name);
-    if (stored !== undefined) return tensor("float32", stored.dims, stored.data);
-    const node = made.get(name);
-    return node !== undefined && isWidening(node) ? read(node.inputs[0]!) : undefined;
+  return (name) => {
+    let at = name;
+    for (let node = made.get(at); node !== undefined && isWidening(node); node = made.get(at)) at = node.inputs[0]!;
+    const stored = storedWeight(graph, made, at);
+    return stored && tensor("float32", stored.dims, stored.data);
   };
-  return read;
 }
 
 /** Whether values can be read, without reading them. */
 export function isStored(graph: Graph, made: ReadonlyMap<string, Node>, name: string): boolean {
-  const stored = storedValue(graph, made, name);
-  if (stored !== undefined) return stored.type === "float32" || isHalf(stored.type);
-  const node = made.get(name);
-  if (node === undefined || !(isWidening(node) || isTransposition(node))) return false;
-  return isStored(graph, made, node.inputs[0]!);
+  let at = behindIdentity(made, name);
+  for (let node = made.get(at); node && (isWidening(node) || isTransposition(node)); node = made.get(at))
+    at = behindIdentity(made, node.inputs[0]!);
+  const stored = storedValue(graph, made, at);
+  return stored !== undefined && (stored.type === "float32" || isHalf(stored.type));
 }
 
 function isWidening({ domain, op, attributes }: Node): boolean {

@@ -72,11 +72,14 @@ class Narrower {
 
   /** What a value is a transposition or widening of, or itself. */
   #source(name: string): string {
-    const made = this.#made.get(name);
-    if (made === undefined || made.domain !== "") return name;
-    if (made.op === "Transpose") return this.#source(made.inputs[0]!);
-    const isWidened = made.op === "Cast" && this.#infos.get(made.inputs[0]!)?.type === "float16";
-    return isWidened ? made.inputs[0]! : name;
+    let at = name;
+    let made = this.#made.get(at);
+    while (made?.op === "Transpose" && made.domain === "") {
+      at = made.inputs[0]!;
+      made = this.#made.get(at);
+    }
+    const isWidened = made?.op === "Cast" && made.domain === "" && this.#infos.get(made.inputs[0]!)?.type === "float16";
+    return isWidened ? made!.inputs[0]! : at;
   }
 
   #store(name: string, stored: StoredTensor): void {

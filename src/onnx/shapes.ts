@@ -98,8 +98,8 @@ export function shapeTracker(graph: Graph, { mint = false }: { mint?: boolean } 
   return { infos, integers: known.integers, add, addConstant, addInput: setInfo };
 }
 
-/** Shapes that grow along a chain of nodes would take the square of its length. */
-const highestRank = 256;
+/** Shapes that grow along a chain of nodes would take the square of its length. PyTorch and NumPy have 64 axes at most. */
+const highestRank = 64;
 const longestSymbol = 1024;
 
 /** A size, or null for what none can be: damaged attributes (a stride of 0, pads below 0) give such. */

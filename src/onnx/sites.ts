@@ -20,7 +20,7 @@ export interface Site extends Call {
   readonly modulePath: string;
   /** Which input of the node W is. */
   readonly weightInput: number;
-  /** The paths of other sites that read the same stored weight (tied embeddings). */
+  /** The paths of all sites that read the same stored weight, this one among them; empty where no other does. */
   readonly sharedWith: readonly string[];
   /** The value that holds the bias, where the node (or an Add behind it) has one. */
   readonly bias: string | undefined;

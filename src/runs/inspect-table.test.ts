@@ -47,7 +47,7 @@ describe("formatGradcheck", () => {
       { key: "base_model.model.fc.lora_B.weight", analytic: -2, numeric: 1, error: 3 },
     ];
     expect(
-      formatGradcheck({ rows, precision: "float64", tolerance: 0.001, passed: false }),
+      formatGradcheck({ rows, precision: "float64", withoutRounding: false, tolerance: 0.001, passed: false }),
     ).toBe(`Parameter            Gradient  Difference   Error
 ----------------------------------------------------------
 fc.lora_A.weight   5.00000e-1  5.00000e-1  1.0e-7
@@ -58,8 +58,9 @@ Failed: 1 of 2 gradients within 0.001 of float64 differences.`);
 
   it("says so when nothing was compared", () => {
     const rows = [{ key: "a", analytic: 0, numeric: 0, error: 0 }];
-    expect(formatGradcheck({ rows, precision: "float64", tolerance: 0.001, passed: true })).toMatch(
-      /\n\nPassed: 1 of 1 .*\nAll of them are zero here, which shows little: try other inputs or another seed\.$/,
+    const checked = { rows, precision: "float64", withoutRounding: true, tolerance: 0.001, passed: true };
+    expect(formatGradcheck(checked)).toMatch(
+      /\n\nPassed: 1 of 1 .*\nActivations are quantized: checked without that rounding, .*\nAll of them are zero here, which shows little: try other inputs or another seed\.$/,
     );
   });
 });

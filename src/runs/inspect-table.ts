@@ -37,6 +37,7 @@ export interface CheckedGradients {
     readonly error: number;
   }[];
   readonly precision: string;
+  readonly withoutRounding: boolean;
   readonly tolerance: number;
   readonly passed: boolean;
 }
@@ -115,7 +116,7 @@ function formatVerdict({
 }
 
 /** One line for each parameter, then the verdict. */
-export function formatGradcheck({ rows, precision, tolerance, passed }: CheckedGradients): string {
+export function formatGradcheck({ rows, precision, withoutRounding, tolerance, passed }: CheckedGradients): string {
   const cells = rows.map(({ key, analytic, numeric, error }) => [
     key.replace(/^base_model\.model\./, ""),
     analytic.toExponential(5),
@@ -126,9 +127,12 @@ export function formatGradcheck({ rows, precision, tolerance, passed }: CheckedG
   const columns = [{ header: "Parameter" }, right("Gradient"), right("Difference"), right("Error"), { header: "" }];
   const within = rows.filter(({ error }) => error <= tolerance).length;
   const verdict = `${passed ? "Passed" : "Failed"}: ${within} of ${rows.length} gradients within ${tolerance} of ${precision} differences.`;
+  const rounding = withoutRounding
+    ? "\nActivations are quantized: checked without that rounding, through which gradients go straight."
+    : "";
   const isFlat = rows.every(({ analytic, numeric }) => analytic === 0 && numeric === 0);
   const hint = isFlat ? "\nAll of them are zero here, which shows little: try other inputs or another seed." : "";
-  return `${formatTable(columns, cells)}\n\n${verdict}${hint}`;
+  return `${formatTable(columns, cells)}\n\n${verdict}${rounding}${hint}`;
 }
 
 function formatSizes(shape: Sizes): string {

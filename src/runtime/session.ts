@@ -18,6 +18,7 @@ import {
 import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
+import { withRotaryTables } from "./rotary-tables.ts";
 import { ortOptions } from "./session-options.ts";
 import { hasIntegerProducts, withOwnSignedWeights } from "./signed-weights.ts";
 import { keptOnCpu } from "./webgpu.ts";
@@ -126,7 +127,7 @@ async function prepare(
 /** The model as bytes, guarded where it is going to be bound and that saves a copy. */
 async function bindable(ort: Ort, given: Model, forBinding: boolean): Promise<Prepared> {
   const isInteger = hasIntegerProducts(given);
-  const model = isInteger ? withOwnSignedWeights(given) : given;
+  const model = withRotaryTables(isInteger ? withOwnSignedWeights(given) : given);
   if (!forBinding || !(await leavesOutputsInPlace(ort))) return { ...writeModelParts(model), isInteger };
   const guarded = withGuard(model);
   return { ...writeModelParts(guarded.model), guard: guarded.guard, isInteger };

@@ -51,6 +51,33 @@ describe("weights of 8 signed bits", () => {
     expect(withOwnSignedWeights(once)).toBe(once);
   });
 
+  it("are dequantized for each node that reads them, as the runtime does, which would name the weights twice", async () => {
+    const g = graphBuilder({ opset: 21 });
+    const floats = (...values: number[]) => tensor("float32", [values.length], Float32Array.from(values));
+    const [scale, zero] = [
+      g.initializer("scale", floats(0.5)),
+      g.initializer("zero", tensor("int8", [1], Int8Array.of(0))),
+    ];
+    const x = g.input("x", "float32", ["n", 2]);
+    const rounded = g.op("DequantizeLinear", [g.op("QuantizeLinear", [x, scale, zero]), scale, zero]);
+    const bias = g.initializer("bias", tensor("int8", [2], Int8Array.of(3, -4)));
+    const added = g.op(
+      "DequantizeLinear",
+      [bias, g.initializer("steps", floats(0.5, 0.25)), g.initializer("zeros", tensor("int8", [2], new Int8Array(2)))],
+      { axis: 0 },
+    );
+    g.output(g.op("Mul", [g.op("Add", [rounded, added]), added], {}, { output: "y" }), "float32", ["n", 2]);
+    const model = createModel(g.build(), { opset: 21 });
+    const { graph } = withOwnSignedWeights(model);
+    const last = graph.nodes.slice(-3);
+    expect(last.map(({ op }) => op)).toEqual(["Add", "DequantizeLinear", "Mul"]);
+    expect(last[1]!.inputs[0]).toBe("bias/2");
+    expect(graph.initializers.get("bias/2")!.bytes).toBe(model.graph.initializers.get("bias")!.bytes);
+    session = await openSession(model, { threads: 1 });
+    const results = await session.run(new Map([["x", tensor("float32", [1, 2], Float32Array.of(1, -1.5))]]));
+    expect([...results.get("y")!.data]).toEqual([2.5 * 1.5, 2.5]);
+  });
+
   it("are multiplied without saturation, on every processor", async () => {
     session = await openSession(twoReaders(), { threads: 1 });
     const x = tensor("uint8", [1, 64], new Uint8Array(64).fill(255));

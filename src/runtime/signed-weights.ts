@@ -1,7 +1,7 @@
 // Weights of 8 signed bits in products by 8-bit activations. Where a processor has no VNNI, the runtime adds such products in
 // pairs of 16 bits, which saturate; asked for precision (session-options.ts), it makes the weights unsigned, which is exact. It
-// names the new weights after the old ones, once for each node that reads them, and refuses a model where two nodes read the
-// same; and where a DequantizeLinear has no zero point, it makes one of the wrong shape (onnxruntime 1.30).
+// names the new weights after the old ones, once for each node that reads them (it copies a DequantizeLinear for each of its own
+// readers), and refuses a model where two nodes read the same; and where a DequantizeLinear has no zero point, it makes one of the wrong shape (onnxruntime 1.30).
 import { producers, storedValue } from "../onnx/graph.ts";
 import type { Graph, Model, Node, StoredTensor } from "../onnx/model.ts";
 import { elementCount } from "../tensor.ts";
@@ -37,12 +37,35 @@ export function withOwnSignedWeights(model: Model): Model {
     read.add(name);
     return name;
   };
-  const nodes = graph.nodes.map((node) => {
+  const nodes = withOneReaderEach(graph, names).map((node) => {
     const inputs = node.inputs.map(own);
     const zero = missingZeroPoint(graph, made, node);
     return { ...node, inputs: zero === null ? inputs : [...inputs.slice(0, 2), add(`${node.inputs[0]}/zero`, zero)] };
   });
   return initializers.size === graph.initializers.size ? model : { ...model, graph: { ...graph, initializers, nodes } };
+}
+
+/** The nodes, with a DequantizeLinear of an int8 weight for each node that reads its result. Adds to `names`. */
+function withOneReaderEach({ nodes, initializers }: Graph, names: Set<string>): readonly Node[] {
+  const isSigned = ({ op, inputs }: Node): boolean =>
+    op === "DequantizeLinear" && initializers.get(inputs[0] ?? "")?.type === "int8";
+  const dequantized = new Map(nodes.filter(isSigned).map((node) => [node.outputs[0]!, node]));
+  const read = new Set<string>();
+  return nodes.flatMap((node) => {
+    const copies: Node[] = [];
+    const inputs = node.inputs.map((input) => {
+      const made = dequantized.get(input);
+      if (made === undefined || !read.has(input)) {
+        read.add(input);
+        return input;
+      }
+      const output = unused(names, input);
+      names.add(output);
+      copies.push({ ...made, name: output, outputs: [output] });
+      return output;
+    });
+    return copies.length === 0 ? [node] : [...copies, { ...node, inputs }];
+  });
 }
 
 /** The zero point, of its scale's shape, that a DequantizeLinear of an int8 weight leaves out; null where it leaves none out. */

@@ -42,6 +42,7 @@ const cases: readonly Case[] = [
   { name: "q8", paths: torchscript, operator: "MatMulNBits" },
   { name: "dynamic", paths: torchscript, operator: "MatMulInteger" },
   { name: "qdq", paths: torchscript, operator: "MatMul" },
+  { name: "qdq-channels", paths: torchscript, operator: "MatMul" },
   // torch.export's scopes are lost with the product's node; a bias tells them again, where there is one.
   { name: "exported-q4", paths: ["fc1", "val_2", "fc3"], operator: "MatMulNBits" },
   { name: "exported-dynamic", paths: ["fc1", "val_2", "fc3"], operator: "MatMulInteger" },
@@ -176,10 +177,13 @@ describe.each(stored)("merging into $name", (one) => {
 describe("gradcheck", () => {
   it.each(cases)("passes on $name", async (one) => {
     const { model, batch } = load(one);
-    const { passed, rows } = await gradcheck(attachLora(model, { ...config, targetModules: one.paths }), batch.inputs);
+    const adapted = attachLora(model, { ...config, targetModules: one.paths });
+    const { passed, rows, withoutRounding } = await gradcheck(adapted, batch.inputs);
     expect(rows).toHaveLength(6);
     expect(passed, JSON.stringify(rows)).toBe(true);
     // Blocks of 4 or 8 bits have no rounding in the way.
-    if (one.operator === "MatMulNBits") expect(Math.max(...rows.map(({ error }) => error))).toBeLessThan(1e-3);
+    expect(withoutRounding).toBe(one.operator !== "MatMulNBits");
+    // Differences in float32 where DequantizeLinear is in the way; what is left is their own error.
+    expect(Math.max(...rows.map(({ error }) => error)), JSON.stringify(rows)).toBeLessThan(1e-3);
   });
 });

@@ -68,6 +68,34 @@ describe("a model without its rounding", () => {
     expect(await outputOf(model, 1.234, -0.567)).not.toEqual(actual);
   });
 
+  it("multiplies blocks of 4 bits by the floats themselves where the product would round them to 8 bits", async () => {
+    const model = built((g, x) => {
+      // Two rows of one block each: (w - 8) / 4 for w = 9, 12 and 6, 8.
+      const bytes = new Uint8Array(16).fill(0x88);
+      [bytes[0], bytes[8]] = [0xc9, 0x86];
+      const weight = g.initializer("w", tensor("uint8", [2, 1, 8], bytes));
+      const attributes = { K: 2, N: 2, bits: 4, block_size: 16, accuracy_level: 4 };
+      return g.op("MatMulNBits", [x, weight, g.initializer("s", floats(0.25, 0.25))], attributes, {
+        domain: "com.microsoft",
+      });
+    });
+    const [first, second] = await outputOf(withoutRounding(model), 1.234, -0.567);
+    expect(first).toBeCloseTo(1.234 * 0.25 - 0.567, 6);
+    expect(second).toBeCloseTo(1.234 * -0.5, 6);
+  });
+
+  it("asks for the sizes of numbers that were quantized", async () => {
+    const model = built((g, x) => {
+      const [scale, zero] = [g.initializer("s", floats(0.5)), g.initializer("z", uint8([1], 8))];
+      const q = g.op("QuantizeLinear", [x, scale, zero]);
+      const back = g.op("DequantizeLinear", [q, scale, zero]);
+      return g.op("Add", [back, g.op("Cast", [g.op("Size", [q])], { to: 1 })]);
+    });
+    const [first, second] = await outputOf(withoutRounding(model), 1.3, -0.6);
+    expect(first).toBeCloseTo(3.3, 6);
+    expect(second).toBeCloseTo(1.4, 6);
+  });
+
   it("is itself where integers are computed with", () => {
     const model = built((g, x) => {
       const [scale, zero] = [g.initializer("s", floats(0.5)), g.initializer("z", uint8([1], 8))];

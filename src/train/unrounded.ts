@@ -1,6 +1,6 @@
-// A model whose activations are quantized, without the rounding: what differences can be taken of. Gradients go straight
+// A graph whose activations are quantized, without the rounding: what differences can be taken of. Gradients go straight
 // through the rounding (Bengio, Léonard & Courville 2013, arXiv:1308.3432), so that they belong to this function, not to the
-// steps that the model itself has; clipping stays.
+// steps that the graph itself has; clipping stays. A backward pass in the graph is kept, and then works on unrounded values.
 import { type GraphBuilder, graphBuilder, makeNode, type Value } from "../onnx/builder.ts";
 import type { Model, Node } from "../onnx/model.ts";
 
@@ -15,9 +15,16 @@ const ranges: Readonly<Record<string, readonly [from: number, to: number]>> = {
 /** Operators that move quantized numbers about, and may move floats as well. */
 const moves = new Set("Identity Reshape Flatten Squeeze Unsqueeze Transpose Concat Split Slice Gather".split(" "));
 
+/** Operators that ask for the sizes of quantized numbers, which floats have too. */
+const sizes = new Set(["Shape", "Size"]);
+
+/** com.microsoft.MatMulNBits: the accuracy level of products in float32; higher levels round the activations. */
+const float32Level = 1n;
+
 /**
- * The model with activations left as they are where it quantizes them, by one scale (QuantizeLinear) or dynamically
- * (com.microsoft.DynamicQuantizeMatMul); the same model when it does not, or when integers are multiplied with in another way.
+ * The model with activations left as they are where it quantizes them, by one scale (QuantizeLinear), dynamically
+ * (com.microsoft.DynamicQuantizeMatMul) or inside a product (com.microsoft.MatMulNBits); the same model when it does not, or
+ * when integers are multiplied with in another way.
  */
 export function withoutRounding(model: Model): Model {
   const { graph } = model;
@@ -33,13 +40,19 @@ export function withoutRounding(model: Model): Model {
   for (const node of graph.nodes) {
     const [input = ""] = node.inputs;
     if (isDynamic(node)) multiply(g, node);
-    else if (isQuantizer(whole, node)) {
+    else if (roundsInside(node)) {
+      const attributes = new Map([
+        ...node.attributes,
+        ["accuracy_level", { kind: "int", value: float32Level }] as const,
+      ]);
+      g.node({ ...node, attributes });
+    } else if (isQuantizer(whole, node)) {
       clip(g, node, whole.info(node.outputs[0]!).type!);
       floats.add(node.outputs[0]!);
     } else if (node.op === "DequantizeLinear" && floats.has(input)) rescale(g, node);
     else {
       g.node(node);
-      if (!node.inputs.some((name) => floats.has(name))) continue;
+      if (sizes.has(node.op) || !node.inputs.some((name) => floats.has(name))) continue;
       if (!moves.has(node.op)) return model;
       for (const output of node.outputs) floats.add(output);
     }
@@ -50,6 +63,11 @@ export function withoutRounding(model: Model): Model {
 
 function isDynamic(node: Node): boolean {
   return node.op === "DynamicQuantizeMatMul" && node.domain === "com.microsoft";
+}
+
+function roundsInside({ op, domain, attributes }: Node): boolean {
+  const level = attributes.get("accuracy_level");
+  return op === "MatMulNBits" && domain === "com.microsoft" && level?.kind === "int" && level.value > float32Level;
 }
 
 /** Whether a node quantizes what is no constant, by one scale, to a type whose range is known. */

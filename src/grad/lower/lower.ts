@@ -68,8 +68,9 @@ function lowerNodes(model: Model, nodes: readonly Node[], faults: string[]): Mod
 /** A prefix that no name in the graph starts with. */
 function freePrefix(graph: Graph): string {
   const names = graph.nodes.flatMap((node) => [node.name, ...node.outputs, ...node.inputs]);
+  const taken = new Set(names.map((name) => name.slice(0, name.indexOf("/") + 1)));
   for (let count = 1; ; count++) {
     const prefix = count === 1 ? "lower/" : `lower${count}/`;
-    if (!names.some((name) => name.startsWith(prefix))) return prefix;
+    if (!taken.has(prefix)) return prefix;
   }
 }

@@ -17,10 +17,10 @@ export type FoundSite = Omit<Site, "sharedWith" | "calls" | "part">;
 export function joinCalls(graph: Graph, found: readonly FoundSite[], constants: Constants): Site[] {
   const isSame = sameWeights(graph, constants);
   const groups: { readonly modulePath: string; readonly calls: [FoundSite, ...FoundSite[]] }[] = [];
-  const byPath = new Map<string, (typeof groups)[number][]>();
+  const byPath = new Map<string, typeof groups>();
   for (const site of found) {
     const path = site.modulePath;
-    const before = [path, ...earlierCalls(path)].flatMap((name) => byPath.get(name) ?? []);
+    const before = [path, ...earlierCalls(path)].flatMap((name) => byPath.get(name)?.slice(0, mostCompared) ?? []);
     const group = before.find(({ calls: [first] }) => isSame(first, site));
     if (group !== undefined) {
       group.calls.push(site);
@@ -28,26 +28,38 @@ export function joinCalls(graph: Graph, found: readonly FoundSite[], constants: 
     }
     const fresh: (typeof groups)[number] = { modulePath: path, calls: [site] };
     groups.push(fresh);
-    byPath.set(path, [...(byPath.get(path) ?? []), fresh]);
+    pushTo(byPath, path, fresh);
   }
   const bySource = new Map<string, string[]>();
   for (const { modulePath, calls } of groups) {
     for (const source of new Set(calls.map(({ weight }) => constants.source(weight)))) {
-      bySource.set(source, [...(bySource.get(source) ?? []), modulePath]);
+      pushTo(bySource, source, modulePath);
     }
   }
   return groups.map(({ modulePath, calls }): Site => {
     const [first] = calls;
+    // One list for all of them: thousands of sites may read one weight.
     const sharing = bySource.get(constants.source(first.weight)) ?? [];
     return {
       ...first,
       modulePath,
       part: undefined,
-      // A path that stands there twice is another layer's once.
-      sharedWith: sharing.toSpliced(sharing.indexOf(modulePath), 1),
+      sharedWith: sharing.length > 1 ? sharing : [],
       calls: calls.map(({ node, weight, layout, input, output }): Call => ({ node, weight, layout, input, output })),
     };
   });
+}
+
+/**
+ * With how many layers of one path but different weights a further one is compared. An adapter refuses such a path anyway; a
+ * hostile file has thousands of them.
+ */
+const mostCompared = 8;
+
+function pushTo<Entry>(lists: Map<string, Entry[]>, key: string, entry: Entry): void {
+  const list = lists.get(key);
+  if (list) list.push(entry);
+  else lists.set(key, [entry]);
 }
 
 /** Whether two layers compute the same function, bias apart. */

@@ -37,21 +37,28 @@ export function constantsOf(graph: Graph): Constants {
     for (const output of node.outputs) if (output !== "") constants.add(output);
   }
   const { infos, integers }: ShapeTracker = shapeTracker(graph);
-  const follow = (name: string, through: ReadonlySet<string>): string => {
-    let at = name;
-    for (let node = made.get(at); node !== undefined && through.has(node.op); node = made.get(at)) {
-      const input = node.inputs[0];
-      if (input === undefined || !constants.has(input)) break;
-      at = input;
-    }
-    return at;
+  /** What a constant is made of through some operators. Ends are kept: each of a long chain is followed once. */
+  const follower = (through: ReadonlySet<string>): ((name: string) => string) => {
+    const ends = new Map<string, string>();
+    return (name) => {
+      const passed: string[] = [];
+      let at = name;
+      for (let node = made.get(at); node !== undefined && through.has(node.op); node = made.get(at)) {
+        const input = node.inputs[0];
+        if (input === undefined || !constants.has(input)) break;
+        passed.push(at);
+        at = ends.get(input) ?? input;
+      }
+      for (const value of passed) ends.set(value, at);
+      return at;
+    };
   };
   return {
     anyInfo: (name) => infos.get(name),
     integers: (name) => (name === undefined || name === "" ? undefined : integers(name)),
     info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
-    source: (name) => follow(name, forms),
-    uncast: (name) => follow(name, casts),
+    source: follower(forms),
+    uncast: follower(casts),
   };
 }
 

@@ -4,7 +4,7 @@ import { LowrankError } from "../../errors.ts";
 import { type Tensor, tensor } from "../../tensor.ts";
 import type { ElementType } from "../elements.ts";
 import { isHalf } from "../float32.ts";
-import { producers, storedValue } from "../graph.ts";
+import { behindIdentity, producers, storedValue } from "../graph.ts";
 import { floatsOf } from "../half.ts";
 import { describeNode, type Graph, intAttribute, intsAttribute, type Node, type StoredTensor } from "../model.ts";
 import type { Site } from "../sites.ts";
@@ -19,16 +19,19 @@ export interface StoredWeight extends Tensor<"float32"> {
  * graph computes in another way.
  */
 export function storedWeight(graph: Graph, made: ReadonlyMap<string, Node>, name: string): StoredWeight | undefined {
-  const stored = storedValue(graph, made, name);
-  if (stored !== undefined) return isFloat(stored.type) ? { ...floats(stored), storedType: stored.type } : undefined;
-  let at = name;
-  while (made.get(at)?.op === "Identity") at = made.get(at)!.inputs[0]!;
-  const node = made.get(at);
-  if (node?.op !== "Transpose" || node.domain !== "") return undefined;
-  const inner = storedWeight(graph, made, node.inputs[0] ?? "");
-  if (inner?.dims.length !== 2) return undefined;
-  const perm = intsAttribute(node, "perm") ?? [1, 0];
-  return perm[0] === 0 ? inner : { ...transposed(inner), storedType: inner.storedType };
+  let at = behindIdentity(made, name);
+  let isPassed = false;
+  let isTurned = false;
+  for (let node = made.get(at); node?.op === "Transpose" && node.domain === ""; node = made.get(at)) {
+    const [first] = intsAttribute(node, "perm") ?? [1, 0];
+    isPassed = true;
+    isTurned = isTurned !== (first !== 0);
+    at = behindIdentity(made, node.inputs[0] ?? "");
+  }
+  const stored = storedValue(graph, made, at);
+  if (stored === undefined || !isFloat(stored.type) || (isPassed && stored.dims.length !== 2)) return undefined;
+  const values = floats(stored);
+  return { ...(isTurned ? transposed(values) : values), storedType: stored.type };
 }
 
 /** [rows, columns] as [columns, rows]. */

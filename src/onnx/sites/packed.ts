@@ -101,8 +101,11 @@ function runsAt(node: Node, view: View, constants: Constants): readonly Run[] | 
       const equal = Array<number>(node.outputs.length).fill(view.size / node.outputs.length);
       const sizes = node.inputs[1] ? constants.integers(node.inputs[1]) : (intsAttribute(node, "split") ?? equal);
       if (sizes?.every(Number.isInteger) !== true) return undefined;
-      const ends = sizes.map((_, index) => sizes.slice(0, index + 1).reduce((sum, one) => sum + one, 0));
-      return ends.map((end, index) => [end - sizes[index]!, end]);
+      let end = 0;
+      return sizes.map((size) => {
+        end += size;
+        return [end - size, end];
+      });
     }
     case "Gather": {
       const [index, ...others] = constants.integers(node.inputs[1]) ?? [];
