@@ -32,7 +32,7 @@ export const tolerance = { absolute: 1e-5, relative: 1e-4 };
  */
 const typeTolerances = {
   float16: { absolute: 1e-4, relative: 2e-3 },
-  bfloat16: { absolute: 8e-4, relative: 1.6e-2 },
+  bfloat16: { absolute: 1e-4, relative: 2e-3 },
 };
 
 /**
