@@ -26,6 +26,11 @@ export interface DatasetOptions {
   readonly onBadRow?: "stop" | "skip";
   /** CSV: whether the first record names the columns; default: when any of its cells is no number. */
   readonly header?: boolean;
+  /**
+   * CSV and JSON Lines: what a model reads of a file is kept in memory up to this many bytes; default 256 MiB. Larger files are
+   * read anew in each pass.
+   */
+  readonly memoryBytes?: number;
 }
 
 /** How rows become batches. */
