@@ -27,8 +27,10 @@ export interface DatasetOptions {
   /** CSV: whether the first record names the columns; default: when any of its cells is no number. */
   readonly header?: boolean;
   /**
-   * CSV and JSON Lines: what a model reads of a file is kept in memory up to this many bytes; default 256 MiB. Larger files are
-   * read anew in each pass.
+   * What of each file is kept in memory: of CSV and JSON Lines the numbers that a model reads, of IDX and safetensors the file,
+   * where they take up to this many bytes; default 256 MiB. Others are read anew in each pass, in blocks. Rows are the same
+   * ones then, but in an order of another kind where the file would have been kept whole. An IDX file that is packed is unpacked
+   * whole.
    */
   readonly memoryBytes?: number;
 }

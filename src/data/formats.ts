@@ -24,9 +24,9 @@ const openers: {
   csv: (paths, options) => eachFile(paths, (path) => openCsv(path, options)),
   jsonl: (paths, options) => eachFile(paths, (path) => openJsonl(path, options)),
   parquet: (paths) => eachFile(paths, openParquet),
-  safetensors: (paths) => eachFile(paths, openSafetensors),
+  safetensors: (paths, options) => eachFile(paths, (path) => openSafetensors(path, options)),
   images: (paths) => eachFile(paths, (path) => (imageName.test(path) ? openImage(path) : openImageFolder(path))),
-  idx: async (paths) => [await openIdx(paths)],
+  idx: async (paths, options) => [await openIdx(paths, options)],
 };
 
 const endings: readonly (readonly [ending: RegExp, format: FormatName])[] = [

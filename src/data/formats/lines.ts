@@ -2,10 +2,10 @@
 // (three numbers), so that a later read of any block costs one read of the file. 10 GB of lines are 40,000 blocks: a
 // megabyte of index. All faulty lines are found in the opening pass, before anything is trained.
 import { isUtf8 } from "node:buffer";
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { LowrankError } from "../../errors.ts";
-import { systemFault } from "../files.ts";
 import type { FaultyRow, Row } from "../table.ts";
+import { fill, openFile } from "./file-bytes.ts";
 
 /** A line may be this long: a hostile file without line ends is not read into memory. */
 export const maxLineBytes: number = 16 * 2 ** 20;
@@ -54,9 +54,7 @@ export interface LinesFile {
  * @throws LowrankError "file" when it cannot be read, "data" for what is no text of lines.
  */
 export async function openLines(path: string, options: LinesOptions): Promise<LinesFile> {
-  const handle = await open(path).catch((error: unknown) => {
-    throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
-  });
+  const handle = await openFile(path);
   try {
     return linesFile(path, handle, options, await indexFile(path, handle, options));
   } catch (error) {
@@ -147,18 +145,6 @@ async function nextBlock(path: string, handle: FileHandle, buffer: Uint8Array, p
         `${path}:${line}: expected lines of at most ${maxLineBytes} bytes, got a longer one`,
       );
     }
-  }
-}
-
-async function fill(path: string, handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await handle
-      .read(bytes, done, bytes.length - done, offset + done)
-      .catch((error: unknown): never => {
-        throw new LowrankError("file", `${path}: ${systemFault(error)}`, { cause: error });
-      });
-    if (bytesRead === 0) throw new LowrankError("file", `${path}: became shorter while it was read; start again`);
-    done += bytesRead;
   }
 }
 
