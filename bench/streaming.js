@@ -1,6 +1,7 @@
 // Does memory grow with the data? node bench/streaming.js [--megabytes 1000]
 // JSON Lines files of a tenth, a third and all of that size are written one after the other; a process of its own opens each,
 // checks all rows and goes over a shuffled pass in batches of 64, as training does. Its peak memory is told, and its slope.
+// The files are read as those are that do not fit into memory (of smaller ones up to 256 MiB of numbers would be kept).
 import { execFileSync } from "node:child_process";
 import { createWriteStream, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -60,7 +61,7 @@ async function pass(path) {
   const peak = () => process.resourceUsage().maxRSS / 1024;
   const started = peak();
   const begun = performance.now();
-  const data = await openDataset(path);
+  const data = await openDataset(path, { memoryBytes: 0 });
   const source = await data.source({
     inputs: [{ name: "x", type: "float32", dims: ["batch", features] }],
     batchSize: 64,

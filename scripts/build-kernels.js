@@ -10,6 +10,7 @@ const root = new URL("../", import.meta.url);
 const kernels = [
   { source: "src/train/kernels/optimizer.as.ts", output: "src/train/gen/optimizer-wasm.ts", name: "optimizerWasm" },
   { source: "src/linalg/kernels/products.as.ts", output: "src/linalg/gen/products-wasm.ts", name: "productsWasm" },
+  { source: "src/data/kernels/numbers.as.ts", output: "src/data/gen/numbers-wasm.ts", name: "numbersWasm" },
 ];
 
 /** Memory is imported, so that parameters and kernel share it; its maximum is all that 32-bit addresses reach (4 GiB). */

@@ -70,20 +70,54 @@ export function scanSafetensors(bytes: Uint8Array, faults: string[]): Safetensor
   // A Node Buffer's slice() does not copy as a Uint8Array's does, so that views of it are made from a plain one.
   const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const found: string[] = [];
-  const header = readHeader(plain, found);
-  const file = header === null ? null : readTensors(header, found);
+  const header = readHeader(plain, plain.length, found);
+  const file = header === null ? null : readTensors(header, plain.subarray(header.end), found);
   faults.push(...found.slice(0, maxFaults));
   if (found.length > maxFaults) faults.push(`and ${found.length - maxFaults} more`);
   return file !== null && found.length === 0 ? file : { metadata: new Map(), tensors: new Map() };
 }
 
-interface Header {
-  readonly entries: JsonObject;
-  /** All bytes after the header. */
-  readonly data: Uint8Array;
+/** One tensor of a file: its bytes are those from `begin` to `end`, counted from the end of the header. */
+export interface SafetensorsEntry {
+  readonly name: string;
+  readonly type: TensorType;
+  readonly dims: readonly number[];
+  readonly begin: number;
+  readonly end: number;
 }
 
-function readHeader(bytes: Uint8Array, faults: string[]): Header | null {
+/** How many bytes of a file its header takes, by the first eight. */
+export function safetensorsHeaderBytes(start: Uint8Array): number {
+  const length = start.length < 8 ? 0 : Number(new DataView(start.buffer, start.byteOffset).getBigUint64(0, true));
+  return 8 + Math.min(length, maxHeaderBytes);
+}
+
+/**
+ * Where the tensors of a file are, by its header and its size: as `readSafetensors`, without their bytes.
+ *
+ * @throws LowrankError "adapter" with every fault.
+ */
+export function safetensorsLayout(
+  header: Uint8Array,
+  size: number,
+  name: string,
+): { readonly entries: readonly SafetensorsEntry[]; readonly dataStart: number } {
+  const faults: string[] = [];
+  const read = readHeader(header, size, faults);
+  if (read !== null) readMetadata(read.entries, faults);
+  const entries = read === null ? null : readEntries(read.entries, size - read.end, faults);
+  throwFaults("adapter", name, faults.slice(0, maxFaults));
+  return { entries: entries!, dataStart: read!.end };
+}
+
+interface Header {
+  readonly entries: JsonObject;
+  /** Bytes before the tensors' own. */
+  readonly end: number;
+}
+
+/** `bytes` are the file's first, its header among them; `size` is that of the file. */
+function readHeader(bytes: Uint8Array, size: number, faults: string[]): Header | null {
   if (bytes.length < 8) {
     faults.push(`expected at least 8 bytes of header length, got ${bytes.length}; the file is empty or truncated`);
     return null;
@@ -95,7 +129,7 @@ function readHeader(bytes: Uint8Array, faults: string[]): Header | null {
   }
   const end = 8 + Number(length);
   if (end > bytes.length) {
-    faults.push(`expected a header of ${length} bytes, got ${bytes.length - 8}; the file is truncated`);
+    faults.push(`expected a header of ${length} bytes, got ${size - 8}; the file is truncated`);
     return null;
   }
   const text = decodeUtf8(bytes.subarray(8, end));
@@ -105,7 +139,7 @@ function readHeader(bytes: Uint8Array, faults: string[]): Header | null {
   }
   try {
     const value = parseJson(text, faults);
-    if (value instanceof Map) return { entries: value, data: bytes.subarray(end) };
+    if (value instanceof Map) return { entries: value, end };
     faults.push(`expected a header that is a JSON object, got ${describe(value)}`);
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
@@ -114,17 +148,8 @@ function readHeader(bytes: Uint8Array, faults: string[]): Header | null {
   return null;
 }
 
-interface Entry {
-  readonly name: string;
-  readonly type: TensorType;
-  readonly dims: readonly number[];
-  readonly begin: number;
-  readonly end: number;
-}
-
-function readTensors({ entries, data }: Header, faults: string[]): Safetensors | null {
-  const metadata = readMetadata(entries, faults);
-  const known: Entry[] = [];
+function readEntries(entries: JsonObject, dataBytes: number, faults: string[]): SafetensorsEntry[] | null {
+  const known: SafetensorsEntry[] = [];
   const spans: Span[] = [];
   let named = 0;
   for (const [name, value] of entries) {
@@ -142,9 +167,14 @@ function readTensors({ entries, data }: Header, faults: string[]): Safetensors |
     if (entry !== null) known.push(entry);
   }
   // One tensor of unknown place would make a hole of every other.
-  if (spans.length === named) checkLayout(spans, data.length, faults);
-  if (faults.length > 0) return null;
+  if (spans.length === named) checkLayout(spans, dataBytes, faults);
+  return faults.length > 0 ? null : known;
+}
 
+function readTensors({ entries }: Header, data: Uint8Array, faults: string[]): Safetensors | null {
+  const metadata = readMetadata(entries, faults);
+  const known = readEntries(entries, data.length, faults);
+  if (known === null) return null;
   const tensors = new Map<string, Tensor>();
   for (const { name, type, dims, begin, end } of known) {
     const bytes = data.subarray(begin, end);
@@ -192,7 +222,13 @@ function readSpan(where: string, value: JsonObject, faults: string[]): Span | nu
   return { where, begin, end };
 }
 
-function readEntry(name: string, where: string, value: JsonObject, span: Span | null, faults: string[]): Entry | null {
+function readEntry(
+  name: string,
+  where: string,
+  value: JsonObject,
+  span: Span | null,
+  faults: string[],
+): SafetensorsEntry | null {
   for (const key of value.keys()) {
     if (key === "dtype" || key === "shape" || key === "data_offsets") continue;
     faults.push(`${where}: expected dtype, shape and data_offsets alone, got ${quote(key)} too`);

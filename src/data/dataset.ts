@@ -26,6 +26,13 @@ export interface DatasetOptions {
   readonly onBadRow?: "stop" | "skip";
   /** CSV: whether the first record names the columns; default: when any of its cells is no number. */
   readonly header?: boolean;
+  /**
+   * What of each file is kept in memory: of CSV and JSON Lines the numbers that a model reads, of IDX and safetensors the file,
+   * where they take up to this many bytes; default 256 MiB. Others are read anew in each pass, in blocks. Rows are the same
+   * ones then, but in an order of another kind where the file would have been kept whole. An IDX file that is packed is unpacked
+   * whole.
+   */
+  readonly memoryBytes?: number;
 }
 
 /** How rows become batches. */

@@ -14,7 +14,7 @@ import {
 import type { RowTransform } from "./image-transform.ts";
 import { type LabelOptions, type LabelWriter, labelNames, labelWriter } from "./labels.ts";
 import type { Assembled, Assembler, Encoder, SourceBatch } from "./source.ts";
-import type { Column, Row } from "./table.ts";
+import type { Column, Reads, Row } from "./table.ts";
 
 export interface ExampleOptions {
   /** The model's inputs. */
@@ -50,7 +50,8 @@ export function exampleEncoder(
   const labels = labelWriter(label, columns, sample, { ...options.labels, tableNames: options.tableLabels });
   if (typeof labels === "string") faults.push(labels);
   throwFaults("data", "data: it does not fit the model's inputs", faults);
-  return encoder(fields, labels as LabelWriter, options);
+  const reads = { numbers: fields.flatMap((field) => field.columns), cells: label === null ? [] : [label] };
+  return encoder(fields, labels as LabelWriter, reads, options);
 }
 
 /** Where the labels are; null when there are none. */
@@ -96,8 +97,8 @@ interface Stages {
   readonly change: RowTransform | null;
 }
 
-function encoder(fields: readonly Field[], labels: LabelWriter, stages: Stages): Encoder {
-  const { prepare } = stages;
+function encoder(fields: readonly Field[], labels: LabelWriter, reads: Reads, stages: Stages): Encoder {
+  const { prepare, change } = stages;
   const scratch = fields.map((field) => fieldTarget(field, 1));
   const checkCells = (row: Row): string | null => {
     for (const [index, field] of fields.entries()) {
@@ -111,6 +112,7 @@ function encoder(fields: readonly Field[], labels: LabelWriter, stages: Stages):
     groupBatches: 1,
     regular: true,
     fixed: true,
+    ...(prepare === null && change === null && { reads }),
     labels: labels.names,
     async check(row) {
       if (prepare === null) return checkCells(row);

@@ -14,18 +14,19 @@ export type FormatName = "csv" | "jsonl" | "parquet" | "idx" | "safetensors" | "
 export interface FormatOptions {
   readonly format?: FormatName;
   readonly header?: boolean;
+  readonly memoryBytes?: number;
 }
 
 /** How the files of a format are opened: one by one, or all together. */
 const openers: {
   readonly [Name in FormatName]: (paths: readonly string[], options: FormatOptions) => Promise<Table[]>;
 } = {
-  csv: (paths, { header }) => eachFile(paths, (path) => openCsv(path, header === undefined ? {} : { header })),
-  jsonl: (paths) => eachFile(paths, openJsonl),
+  csv: (paths, options) => eachFile(paths, (path) => openCsv(path, options)),
+  jsonl: (paths, options) => eachFile(paths, (path) => openJsonl(path, options)),
   parquet: (paths) => eachFile(paths, openParquet),
-  safetensors: (paths) => eachFile(paths, openSafetensors),
+  safetensors: (paths, options) => eachFile(paths, (path) => openSafetensors(path, options)),
   images: (paths) => eachFile(paths, (path) => (imageName.test(path) ? openImage(path) : openImageFolder(path))),
-  idx: async (paths) => [await openIdx(paths)],
+  idx: async (paths, options) => [await openIdx(paths, options)],
 };
 
 const endings: readonly (readonly [ending: RegExp, format: FormatName])[] = [

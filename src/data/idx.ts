@@ -39,22 +39,43 @@ export const imagePixels: number = imageSide * imageSide;
  * const { dims, data } = parseIdx(new Uint8Array([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]), "two-labels"); // [2], 7 and 9
  */
 export function parseIdx(bytes: Uint8Array, name: string): IdxArray {
+  const { type, dims, start } = idxLayout(bytes, bytes.length, name);
+  return { type, dims, data: idxValues(type, bytes.subarray(start)) } as IdxArray;
+}
+
+/** Where the values of an IDX file are: all that its first bytes say. */
+export interface IdxLayout {
+  readonly type: IdxType;
+  readonly dims: readonly number[];
+  /** First byte of the values. */
+  readonly start: number;
+}
+
+/** No header is longer: 255 dimensions. */
+export const maxIdxHeaderBytes: number = 4 + 4 * 255;
+
+/** As `parseIdx`, from the file's first bytes, its header among them, and its size. */
+export function idxLayout(bytes: Uint8Array, size: number, name: string): IdxLayout {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const { type, dims, faults } = parseHeader(view);
   const start = 4 + 4 * dims.length;
   if (faults.length === 0 && type !== null) {
-    const size = elements[type].bytes;
     // Zeros are left out, so that no order of dimensions hides an overflow behind an empty array.
-    const extent = dims.reduce((product, dim) => product * Math.max(dim, 1), size);
+    const extent = dims.reduce((product, dim) => product * Math.max(dim, 1), elements[type].bytes);
     const expected = dims.includes(0) ? 0 : extent;
-    const got = bytes.length - start;
+    const got = size - start;
     if (!Number.isSafeInteger(extent)) faults.push(`the dimensions [${dims}] overflow: more than 2^53 bytes`);
     else if (got < expected) faults.push(`short data: expected ${expected} bytes for [${dims}], got ${got}`);
     else if (got > expected) faults.push(`trailing bytes: expected ${expected} bytes for [${dims}], got ${got}`);
   }
   throwFaults("data", name, faults);
   if (type === null) throw new Error("internal: an IDX file without a type passed");
-  return { type, dims, data: elements[type].read(view, start) } as IdxArray;
+  return { type, dims, start };
+}
+
+/** The values in some bytes of an IDX file, a whole number of them; of bytes a view. */
+export function idxValues(type: IdxType, bytes: Uint8Array): IdxArray["data"] {
+  return elements[type].read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0);
 }
 
 /**

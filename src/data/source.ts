@@ -5,7 +5,7 @@ import { LowrankError, throwFaults } from "../errors.ts";
 import type { Tensor } from "../tensor.ts";
 import { rowOrder } from "./order.ts";
 import { rowsOf, type Selection } from "./selection.ts";
-import type { Row, Table } from "./table.ts";
+import type { Reads, Row, Table } from "./table.ts";
 
 /** A place between two batches; plain JSON. As train/data-source.ts has it. */
 export interface SourcePosition {
@@ -91,6 +91,8 @@ export interface Encoder {
   readonly groupBatches: number;
   /** Whether a group of rows gives ceil(rows / batchSize) batches. */
   readonly regular: boolean;
+  /** What batches are made from; absent where it is all of a row. */
+  readonly reads?: Reads;
   /** Whether a row becomes the same inputs in every pass and batch: nothing random is done to it, and it is not filled up. */
   readonly fixed?: boolean;
 }
@@ -162,7 +164,8 @@ export function createSource(
   const { batchSize = 32, shuffle = true, seed = 0, dropLast = false, passes = Number.POSITIVE_INFINITY } = options;
   const { count } = checked.selection;
   checkOptions(batchSize, dropLast ? count : Number.POSITIVE_INFINITY, passes);
-  const order = rowOrder(table, checked.selection, { seed: shuffle ? seed : null });
+  const read = (encoder.reads && table.reader?.(encoder.reads)) ?? table.read;
+  const order = rowOrder({ ...table, read }, checked.selection, { seed: shuffle ? seed : null });
   const usable = dropLast ? count - (count % batchSize) : count;
   const groupRows = batchSize * encoder.groupBatches;
   return {

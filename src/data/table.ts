@@ -21,8 +21,21 @@ export type NumberArray =
   | BigInt64Array
   | BigUint64Array;
 
+/** Numbers as float32 where that holds each of them exactly. */
+export type Floats = Float32Array | Float64Array;
+
 /** The cells of one row, by the number of their column. A row of numbers may be a view of an array. */
-export type Row = ArrayLike<Cell>;
+export interface Row extends ArrayLike<Cell> {
+  /** Given by `Table.reader` for text: what Number makes of cells, and NaN where the cell itself is to be asked. */
+  readonly numbers?: Floats;
+}
+
+/** All that is read of each row, by columns, so that a format need not make the rest. */
+export interface Reads {
+  /** Only the numbers in these cells count: 7 may stand for the text 007. */
+  readonly numbers: readonly number[];
+  readonly cells: readonly number[];
+}
 
 /** A column: its name, and the shape of its cells where the file says it (an IDX file, a tensor). */
 export interface Column {
@@ -54,6 +67,8 @@ export interface Table {
   readonly labels: readonly string[] | null;
   /** The rows of one block; null for a faulty one. */
   read(block: number): Promise<readonly (Row | null)[]>;
+  /** As `read`, of rows that were checked, in less time: what `reads` leaves out may be missing or null. */
+  reader?(reads: Reads): Table["read"];
   /** One row of a table that is in memory; absent otherwise. */
   readonly at?: (row: number) => Row | null;
   /** File and line (or row) of a row, for messages. */
@@ -120,11 +135,18 @@ export function joinTables(tables: readonly Table[]): Table {
     while (position >= bounds[index + 1]!) index++;
     return index;
   };
-  const adapted = (row: Row | null, index: number): Row | null => row && adapt[index]!(row);
+  const adapted = (row: Row | null, index: number): Row | null => row && (adapt[index]?.(row) ?? row);
   const at = (row: number): Row | null => {
     const index = locate(row, offsets);
     return adapted(tables[index]!.at!(row - offsets[index]!), index);
   };
+  const readers =
+    (blockReaders: readonly Table["read"][]): Table["read"] =>
+    async (block) => {
+      const index = locate(block, blocksBefore);
+      const rows = await blockReaders[index]!(block - blocksBefore[index]!);
+      return adapt[index] === null ? rows : rows.map((row) => adapted(row, index));
+    };
   return {
     format: [...new Set(tables.map(({ format }) => format))].join(", "),
     columns,
@@ -135,12 +157,12 @@ export function joinTables(tables: readonly Table[]): Table {
     ),
     blocks: Float64Array.from([...starts, length]),
     windowBlocks: Math.min(...tables.map(({ windowBlocks = Number.POSITIVE_INFINITY }) => windowBlocks)),
-    async read(block) {
-      const index = locate(block, blocksBefore);
-      const rows = await tables[index]!.read(block - blocksBefore[index]!);
-      return rows.map((row) => adapted(row, index));
-    },
+    read: readers(tables.map(({ read }) => read)),
     ...(tables.every((table) => table.at) ? { at } : {}),
+    // Where columns are numbered anew, so would be what is read of them.
+    ...(adapt.every((one) => one === null) && {
+      reader: (reads) => readers(tables.map(({ read, reader }) => reader?.(reads) ?? read)),
+    }),
     where(row) {
       const index = locate(row, offsets);
       return tables[index]!.where(row - offsets[index]!);
@@ -151,9 +173,10 @@ export function joinTables(tables: readonly Table[]): Table {
   };
 }
 
-function rowAdapter(from: readonly Column[], to: readonly Column[]): (row: Row) => Row {
+/** Rows with their columns as in `to`; null when they are that already. */
+function rowAdapter(from: readonly Column[], to: readonly Column[]): ((row: Row) => Row) | null {
   const places = to.map(({ name }) => from.findIndex((column) => column.name === name));
-  if (from.length === to.length && places.every((place, index) => place === index)) return (row) => row;
+  if (from.length === to.length && places.every((place, index) => place === index)) return null;
   return (row) => places.map((place) => (place < 0 ? null : row[place]!));
 }
 

@@ -2,13 +2,16 @@
 // record has most of. A table of nothing but numbers that fits in memory is kept as float32 from the opening pass on;
 // others are read in blocks. A first record with any cell that is no number is the header, else columns are c0, c1, ….
 import { LowrankError } from "../../errors.ts";
-import { type Cell, memoryTable, type Row, type Table } from "../table.ts";
-import { openLines } from "./lines.ts";
+import { cellNumber } from "../fields.ts";
+import { compactNumbers, openNumberText } from "../number-text.ts";
+import { type Cell, type Floats, memoryTable, type Reads, type Row, type Table } from "../table.ts";
+import { defaultMemoryBytes, keptReader } from "./kept-blocks.ts";
+import { decode, type LinesFile, openLines } from "./lines.ts";
 
 export interface CsvOptions {
   /** Whether the first record names the columns; default: when any of its cells is no number. */
   readonly header?: boolean;
-  /** A number table up to this many bytes is kept in memory; default 256 MiB. */
+  /** Numbers up to this many bytes are kept in memory; default 256 MiB. */
   readonly memoryBytes?: number;
 }
 
@@ -18,6 +21,7 @@ export interface CsvOptions {
  * @throws LowrankError "file" or "data".
  */
 export async function openCsv(path: string, options: CsvOptions = {}): Promise<Table> {
+  const { memoryBytes = defaultMemoryBytes } = options;
   let names: string[] | null = null;
   let delimiter = ",";
   let numbers: NumberRows | null = null;
@@ -30,7 +34,7 @@ export async function openCsv(path: string, options: CsvOptions = {}): Promise<T
         if (typeof first === "string") throw new LowrankError("data", `${path}:1: ${first}`);
         const isHeader = options.header ?? first.some((cell) => !isNumber(cell));
         names = isHeader ? checkedNames(path, first) : first.map((_, index) => `c${index}`);
-        numbers = numberRows(names.length, options.memoryBytes ?? 256 * 2 ** 20);
+        numbers = numberRows(names.length, memoryBytes);
         if (isHeader) return "skip";
       }
       const cells = splitRecord(text, delimiter);
@@ -55,8 +59,58 @@ export async function openCsv(path: string, options: CsvOptions = {}): Promise<T
   }
   const toRow = (text: string): Row => splitRecord(text, delimiter) as string[];
   const read = (block: number): Promise<readonly (Row | null)[]> => file.read(block, toRow);
-  return { ...file, format: "csv", columns, length, labels: null, read };
+  const reader = keptReader(file.blocks.length - 1, memoryBytes, (reads) =>
+    numbersReader(file, { width: columns.length, delimiter, reads }),
+  );
+  return { ...file, format: "csv", columns, length, labels: null, read, reader };
 }
+
+interface NumberRow extends Row {
+  readonly numbers: Floats;
+  [column: number]: Cell;
+}
+
+/** Reads what is wanted of records that were split before: the numbers in one array, other cells as text beside it. */
+function numbersReader(
+  file: LinesFile,
+  { width, delimiter, reads }: { readonly width: number; readonly delimiter: string; readonly reads: Reads },
+): Table["read"] {
+  const isNumber = new Set(reads.numbers);
+  const rowOf = (numbers: Floats, textOf: (column: number) => string): Row => {
+    const row: NumberRow = { length: width, numbers };
+    for (const column of reads.cells) row[column] = textOf(column);
+    return row;
+  };
+  const splitRow = (record: Uint8Array): Row => {
+    const cells = splitRecord(decode(record), delimiter) as string[];
+    const numbers = cells.map((cell, column) => (isNumber.has(column) ? cellNumber(cell) : Number.NaN));
+    return rowOf(compactNumbers(numbers), (column) => cells[column]!);
+  };
+  return async (block) => {
+    const { bytes, spans } = await file.readSpans(block);
+    const text = openNumberText(bytes);
+    let nextQuote = bytes.indexOf(quote);
+    return spans.map((span) => {
+      if (span === null) return null;
+      const { start, end } = span;
+      if (nextQuote >= 0 && nextQuote < start) nextQuote = bytes.indexOf(quote, start);
+      const hasQuotes = nextQuote >= 0 && nextQuote < end;
+      const isPlain = !hasQuotes && bytes[start] !== byteOrderMark;
+      const found = isPlain ? text?.cells(start, end, delimiter.charCodeAt(0)) : null;
+      if (found?.count !== width) return splitRow(bytes.subarray(start, end));
+      const textOf = (column: number): string =>
+        bytes.toString("utf8", column === 0 ? start : found.endOf(column - 1) + 1, found.endOf(column));
+      for (const column of found.unread) {
+        if (isNumber.has(column)) found.set(column, cellNumber(textOf(column)));
+      }
+      return rowOf(found.numbers(), textOf);
+    });
+  };
+}
+
+const quote = 34;
+/** The first byte of one, in UTF-8. */
+const byteOrderMark = 0xef;
 
 /** One record as text; quotes where they are needed. */
 export function formatRecord(cells: readonly Cell[]): string {

@@ -1,6 +1,8 @@
 // JSON Lines: one object in each line, its keys the columns. Lines may differ in their keys; what a line lacks is null.
 import { LowrankError } from "../../errors.ts";
 import type { Cell, Row, Table } from "../table.ts";
+import { wantedReader } from "./jsonl-reader.ts";
+import { defaultMemoryBytes, keptReader } from "./kept-blocks.ts";
 import { openLines } from "./lines.ts";
 
 /** More keys than this are data in the place of names. */
@@ -9,12 +11,18 @@ const maxColumns = 10_000;
 /** No example nests so deep; what walks through cells may recurse. */
 const maxDepth = 64;
 
+export interface JsonlOptions {
+  /** What a model reads of a file is kept in memory up to this many bytes; default 256 MiB. */
+  readonly memoryBytes?: number;
+}
+
 /**
  * Opens a JSON Lines file; each line is parsed once in the opening pass.
  *
  * @throws LowrankError "file" or "data".
  */
-export async function openJsonl(path: string): Promise<Table> {
+export async function openJsonl(path: string, options: JsonlOptions = {}): Promise<Table> {
+  const { memoryBytes = defaultMemoryBytes } = options;
   const columns = new Map<string, number>();
   const file = await openLines(path, {
     quotes: false,
@@ -36,6 +44,10 @@ export async function openJsonl(path: string): Promise<Table> {
     if (typeof value === "string") throw new LowrankError("file", `${path}: was changed while it was in use`);
     return names.map((name) => (Object.hasOwn(value, name) ? value[name]! : null));
   };
+  const reader = keptReader(file.blocks.length - 1, memoryBytes, ({ numbers, cells }) => {
+    const wanted = new Map([...numbers, ...cells].map((column) => [names[column]!, column]));
+    return wantedReader(file, { width: names.length, columns: wanted, toRow });
+  });
   return {
     format: "jsonl",
     columns: names.map((name) => ({ name })),
@@ -44,6 +56,7 @@ export async function openJsonl(path: string): Promise<Table> {
     faulty: file.faulty,
     labels: null,
     read: (block) => file.read(block, toRow),
+    reader,
     where: file.where,
     close: file.close,
   };
