@@ -84,8 +84,20 @@ function dequantized({ weight, scale, zero, axis }: Quantized): StoredTensor {
   // So many values in a row have the same scale.
   const length = scale.length === 1 ? codes.length : elementCount(weight.dims.slice(axis + 1));
   for (let start = 0, row = 0; start < codes.length; start += length, row = (row + 1) % scale.length) {
-    const [factor, shift] = [scale[row]!, zeros?.[zeros.length === 1 ? 0 : row] ?? 0];
-    for (let at = start; at < start + length; at++) values[at] = (codes[at]! - shift) * factor;
+    const shift = zeros?.[zeros.length === 1 ? 0 : row] ?? 0;
+    scaleRow(codes, { start, end: start + length, shift, factor: scale[row]! }, values);
   }
   return fromTensor(tensor("float32", weight.dims, values));
+}
+
+interface Row {
+  readonly start: number;
+  readonly end: number;
+  readonly shift: number;
+  readonly factor: number;
+}
+
+/** A function of its own, which JavaScript engines compile after some rows. */
+function scaleRow(codes: Int8Array | Uint8Array, { start, end, shift, factor }: Row, into: Float32Array): void {
+  for (let at = start; at < end; at++) into[at] = (codes[at]! - shift) * factor;
 }
