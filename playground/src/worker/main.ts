@@ -1,6 +1,6 @@
 // A worker of the page: the runtime, the base and the adapters live here. The page starts one for predictions and measurements,
 // and a second when something is taught, so that predictions go on meanwhile. What only a press of a button needs is loaded then.
-import { checkDevice, LowrankError } from "lowrank";
+import { LowrankError } from "lowrank";
 import type { Opened } from "../protocol.ts";
 import { type Base, loadBase } from "./base.ts";
 import { fetchKept } from "./fetch.ts";
@@ -40,8 +40,6 @@ function opened(): Promise<Opening> {
 serve({
   open: async ({ device, threads }, tell): Promise<Opened> => {
     const session = { device, threads };
-    // The runtime is compiled while the base is fetched. What fails here fails again, and is told, when a session is opened.
-    checkDevice(session).catch(() => undefined);
     opening = loadBase(tell).then((base) => ({ base, runner: new Runner(base.model, session), session }));
     const { base } = await opened();
     return {
