@@ -22,6 +22,9 @@ export interface About {
 
 export type Device = "wasm" | "webgpu";
 
+/** Examples of one's own in a batch, at most. Twice as many learn no better in as many steps, and take twice as long (bench/LOG.md). */
+export const ownInBatch = 8;
+
 /** The names of an adapter's files, and their bytes. */
 export type Files = Readonly<Record<string, Uint8Array>>;
 
@@ -294,8 +297,12 @@ export interface Methods {
     answer: Inspection;
     progress: never;
   };
+  /** Loads what training needs and compiles it, so that the first run begins as soon as any other. */
+  warmUp: { argument: null; answer: null; progress: never };
   train: { argument: TrainingRequest; answer: TrainingResult; progress: TrainingProgress | SavedProgress };
   stop: { argument: null; answer: null; progress: never };
+  /** While `isHeld`, measurements wait, those that have begun too. */
+  hold: { argument: { readonly isHeld: boolean }; answer: null; progress: never };
 }
 
 export type Method = keyof Methods;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { createModel, graphBuilder, type PlainAttributes, type Value } from "../onnx/builder.ts";
 import { producers, prune } from "../onnx/graph.ts";
+import { writeModel } from "../onnx/write.ts";
 import { createRandom } from "../random.ts";
 import { openSession } from "../runtime/session.ts";
 import { elementCount, type Tensor, tensor } from "../tensor.ts";
@@ -39,8 +40,9 @@ async function gradient(scaleDims: readonly number[], attributes: PlainAttribute
   return { graph: prune({ ...step.build(), outputs }), outputs: [h, dx] };
 }
 
+/** As bytes, since a session of a small model would be made without any dequantization (runtime/plain-weights.ts). */
 async function run(graph: Awaited<ReturnType<typeof gradient>>["graph"], feeds: ReadonlyMap<string, Tensor>) {
-  const session = await openSession(createModel(graph, { opset: 21 }), { threads: 1 });
+  const session = await openSession(writeModel(createModel(graph, { opset: 21 })), { threads: 1 });
   try {
     return [...(await session.run(feeds)).values()].map(({ data }) => data as Float32Array);
   } finally {

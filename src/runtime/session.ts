@@ -18,6 +18,7 @@ import {
 import { isGuardError, leavesOutputsInPlace, withGuard } from "./in-place.ts";
 import { isLarge, withoutTransposes } from "./lean.ts";
 import { type InferenceSession, loadOrt, type Ort, type OrtTensor } from "./ort.ts";
+import { withPlainWeights } from "./plain-weights.ts";
 import { withRotaryTables } from "./rotary-tables.ts";
 import { ortOptions } from "./session-options.ts";
 import { hasIntegerProducts, withOwnSignedWeights } from "./signed-weights.ts";
@@ -111,10 +112,12 @@ interface Prepared extends ModelParts {
 
 async function prepare(
   ort: Ort,
-  model: Model | Uint8Array,
+  given: Model | Uint8Array,
   { forBinding, device }: { readonly forBinding: boolean; readonly device: Device | undefined },
 ): Promise<Prepared> {
-  if (model instanceof Uint8Array) return { bytes: model, data: new Map(), folder: undefined };
+  if (given instanceof Uint8Array) return { bytes: given, data: new Map(), folder: undefined };
+  // Products in integers need the nodes that say how.
+  const model = hasIntegerProducts(given) ? given : withPlainWeights(given);
   if (device === "webgpu") {
     const shared = keptOnCpu(model);
     return { ...(await bindable(ort, shared.model, forBinding)), onCpu: shared.onCpu };

@@ -5,7 +5,6 @@ import type { VNode } from "preact";
 import type { ExportKind, TrainingRequest } from "../protocol.ts";
 import {
   addToShelf,
-  choose,
   chosenMix,
   engine,
   isOn,
@@ -133,8 +132,7 @@ async function open(dropped: readonly File[]): Promise<void> {
     const file = files[0]!.name.replace(/\.(zip|onnx_adapter|json|safetensors)$/, "");
     // All of PEFT's adapters have files of the same names.
     const name = /^adapter(_config|_model)?$/.test(file) ? `Opened ${number}` : file;
-    const { info } = await addToShelf({ id, name, note: "from a file", files: read });
-    choose(id);
+    const { info } = await addToShelf({ id, name, note: "from a file", files: read }, { isChosen: true });
     notice.value = { kind: "info", text: `${name}: rank ${info.r}, on ${info.targets.join(", ")}. It is switched on.` };
   } catch (error) {
     report(error);

@@ -1,5 +1,5 @@
 // The TypeScript program that does what the page did: the same examples, settings, batches and order, over the same base.
-import type { TrainingSettings } from "../protocol.ts";
+import { ownInBatch, type TrainingSettings } from "../protocol.ts";
 
 interface Lesson {
   readonly settings: TrainingSettings;
@@ -48,9 +48,9 @@ const shuffled = (stream = "", from = 0, to = 0) => {
   return rows;
 };
 
-/** Up to 16 examples at a time${replay > 0 ? `, and ${replay} of the digits for each` : ""}. */
+/** Up to ${ownInBatch} examples at a time${replay > 0 ? `, and ${replay} of the digits for each` : ""}. */
 function* batches() {
-  const size = Math.min(16, count);
+  const size = Math.ceil(count / Math.ceil(count / ${ownInBatch}));
   for (let epoch = 0, batch = 0; ; epoch++) {
     const rows = shuffled(\`own \${epoch}\`, 0, count);
     for (let at = 0; at < count; at += size, batch++) {

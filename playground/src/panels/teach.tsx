@@ -1,7 +1,9 @@
 // Teach: examples of one's own, the settings of a LoRA, and a run in a worker that can be watched, stopped and resumed.
+import { computed } from "@preact/signals";
 import type { VNode } from "preact";
+import { ownInBatch } from "../protocol.ts";
 import { limits } from "../state/address.ts";
-import { labels, mode, opened, prediction, status, training, truth } from "../state/store.ts";
+import { labels, mode, opened, prediction, status, training, truth, warmUpTrainer } from "../state/store.ts";
 import { curves, obstacle, resumeTraining, run, startTraining, stopTraining } from "../state/teaching.ts";
 import { Chart } from "../ui/chart.tsx";
 import { count, decimal, largest, percent, shares } from "../ui/format.ts";
@@ -9,7 +11,13 @@ import { Collected, Labels } from "./examples.tsx";
 
 export function Teach(): VNode {
   return (
-    <section class="panel" id="teach" aria-labelledby="teach-title">
+    <section
+      class="panel"
+      id="teach"
+      aria-labelledby="teach-title"
+      onPointerEnter={warmUpTrainer}
+      onFocusIn={warmUpTrainer}
+    >
       <header>
         <p class="number">2</p>
         <h2 id="teach-title">Teach it your hand</h2>
@@ -87,7 +95,7 @@ function Options() {
         <NumberField name="r" label="Rank r" note="How many directions B A may have." isWhole />
         <NumberField name="alpha" label="Alpha" note={`The update is scaled by alpha / r = ${decimal(alpha / r)}.`} />
         <NumberField name="learningRate" label="Learning rate" note="Adam's step size." step={0.0001} />
-        <NumberField name="steps" label="Steps" note="Batches of up to 16 examples." isWhole />
+        <NumberField name="steps" label="Steps" note={`Batches of up to ${ownInBatch} examples.`} isWhole />
         {mode.value === "digits" && (
           <NumberField
             name="replay"
@@ -233,54 +241,75 @@ function LossOfDigit() {
   );
 }
 
+const losses = computed(() => curves.value.losses);
+const evaluations = computed(() => curves.value.evaluations);
+const hasRun = computed(() => run.value !== null);
+
+/** Each chart by itself, so that a step draws that of the loss alone. They stay from one run to the next. */
 function Curves() {
-  const { losses, evaluations } = curves.value;
-  if (losses.length === 0 && evaluations.length === 0) return null;
-  const last = evaluations.at(-1);
-  const evaluated = evaluations.map(({ step }) => step);
+  if (!hasRun.value) return null;
   return (
     <div class="chart-pair">
-      <div>
-        <h3>Loss</h3>
-        <Chart
-          x={losses.map((_, index) => index + 1)}
-          xLabel="step"
-          lines={[{ label: "loss of each batch", colour: "--accent", values: losses }]}
-          summary={`The loss went from ${decimal(losses[0] ?? 0)} to ${decimal(losses.at(-1) ?? 0)} in ${losses.length} steps.`}
-        />
-      </div>
-      <div>
-        <h3>Accuracy</h3>
-        <Chart
-          x={evaluated}
-          xLabel="step"
-          lines={[
-            {
-              label: "your examples",
-              colour: "--accent",
-              values: evaluations.map(({ own }) => own),
-              isShare: true,
-              points: true,
-            },
-            ...(last?.kept == null
-              ? []
-              : [
-                  {
-                    label: "kept digits, all ten",
-                    colour: "--base",
-                    values: evaluations.map(({ kept }) => kept),
-                    isShare: true,
-                    points: true,
-                  },
-                ]),
-          ]}
-          summary={
-            last === undefined
-              ? "Not measured yet."
-              : `At step ${last.step}, ${percent(last.own)} of your examples are read right${last.kept === null ? "" : ` and ${percent(last.kept)} of the kept digits`}.`
-          }
-        />
-      </div>
+      <LossCurve />
+      <AccuracyCurve />
+    </div>
+  );
+}
+
+function LossCurve() {
+  const values = losses.value;
+  return (
+    <div>
+      <h3>Loss</h3>
+      <Chart
+        x={values.map((_, index) => index + 1)}
+        xLabel="step"
+        lines={[{ label: "loss of each batch", colour: "--accent", values }]}
+        summary={
+          values.length === 0
+            ? "No step yet."
+            : `The loss went from ${decimal(values[0]!)} to ${decimal(values.at(-1)!)} in ${values.length} steps.`
+        }
+      />
+    </div>
+  );
+}
+
+function AccuracyCurve() {
+  const taken = evaluations.value;
+  const last = taken.at(-1);
+  return (
+    <div>
+      <h3>Accuracy</h3>
+      <Chart
+        x={taken.map(({ step }) => step)}
+        xLabel="step"
+        lines={[
+          {
+            label: "your examples",
+            colour: "--accent",
+            values: taken.map(({ own }) => own),
+            isShare: true,
+            points: true,
+          },
+          ...(last?.kept == null
+            ? []
+            : [
+                {
+                  label: "kept digits, all ten",
+                  colour: "--base",
+                  values: taken.map(({ kept }) => kept),
+                  isShare: true,
+                  points: true,
+                },
+              ]),
+        ]}
+        summary={
+          last === undefined
+            ? "Not measured yet."
+            : `At step ${last.step}, ${percent(last.own)} of your examples are read right${last.kept === null ? "" : ` and ${percent(last.kept)} of the kept digits`}.`
+        }
+      />
     </div>
   );
 }

@@ -121,8 +121,11 @@ export const traced: Signal<Trace | null> = signal<Trace | null>(null);
 export const measured: Signal<Measured | null> = signal<Measured | null>(null);
 export const rankCurve: Signal<readonly RankPoint[]> = signal<readonly RankPoint[]>([]);
 
-/** One for each core, up to four: a network this small gains nothing from more. Threads need an isolated page. */
-const threads: number = crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency)) : 1;
+/**
+ * A worker's: up to three, since a network this small gains nothing from more, and one core fewer than there are, which stays the
+ * page's, so that frames come in time. Threads need an isolated page.
+ */
+const threads: number = crossOriginIsolated ? Math.max(1, Math.min(4, navigator.hardwareConcurrency) - 1) : 1;
 
 export const engine: Client = startWorker("predictions", device);
 
@@ -132,10 +135,26 @@ let trainer: Client | undefined;
 export function trainerClient(): Client {
   if (trainer === undefined) {
     trainer = startWorker("training", device);
-    // One core stays the page's, so that frames come in time.
-    trainer.ask("open", { device, threads: Math.max(1, threads - 1) }).catch(() => undefined);
+    trainer.ask("open", { device, threads }).catch(() => undefined);
   }
   return trainer;
+}
+
+/** Gets the trainer ready while people still collect, so that they need not wait for it later. */
+export function warmUpTrainer(): void {
+  if (trainer !== undefined || status.value.kind !== "ready") return;
+  // What fails here fails again, and is told, when something is trained.
+  trainerClient()
+    .ask("warmUp", null)
+    .catch(() => undefined);
+}
+
+/** Whether something is being trained: measurements leave the processor to it. */
+export const isTraining: Signal<boolean> = signal(false);
+
+export function setTraining(isGoingOn: boolean): void {
+  isTraining.value = isGoingOn;
+  engine.ask("hold", { isHeld: isGoingOn }).catch(report);
 }
 
 /** The next run starts with a fresh one. */
@@ -170,11 +189,18 @@ export async function open(): Promise<void> {
   }
 }
 
-/** Puts an adapter on the shelf. Throws what is wrong with it. */
-export async function addToShelf(item: Omit<ShelfItem, "info">): Promise<ShelfItem> {
+/** Puts an adapter on the shelf, and runs it alone if `isChosen`. Throws what is wrong with it. */
+export async function addToShelf(
+  item: Omit<ShelfItem, "info">,
+  { isChosen = false }: { readonly isChosen?: boolean } = {},
+): Promise<ShelfItem> {
   const info = await engine.ask("load", { id: item.id, files: item.files });
   const added = { ...item, info };
-  shelf.value = [...shelf.value.filter(({ id }) => id !== item.id), added];
+  // At one moment, so that nothing is asked about what runs in between.
+  batch(() => {
+    shelf.value = [...shelf.value.filter(({ id }) => id !== item.id), added];
+    if (isChosen) choose(item.id);
+  });
   return added;
 }
 
@@ -212,8 +238,19 @@ function ownExamples(): { images: Uint8Array; labels: Uint8Array } | null {
   return examplesOf(examples.value[hasSymbols ? "symbols" : "digits"].filter(({ label }) => label < count));
 }
 
+interface FollowOptions {
+  /** How long to wait for more changes, in ms. */
+  readonly wait?: number;
+  /** It is not asked while something is trained. */
+  readonly isPatient?: boolean;
+}
+
 /** Asks whenever what `question` reads has changed, and puts the newest answer into `into`. */
-function follow<T>(into: Signal<T>, question: () => (() => Promise<T>) | null, wait = 0): void {
+function follow<T>(
+  into: Signal<T>,
+  question: () => () => Promise<T>,
+  { wait = 0, isPatient = false }: FollowOptions = {},
+): void {
   let isAsking = false;
   let next: (() => Promise<T>) | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -233,9 +270,9 @@ function follow<T>(into: Signal<T>, question: () => (() => Promise<T>) | null, w
     isAsking = false;
   };
   effect(() => {
-    if (opened.value === null) return;
+    if (opened.value === null || (isPatient && isTraining.value)) return;
     next = question();
-    if (isAsking || next === null) return;
+    if (isAsking) return;
     clearTimeout(timer);
     if (wait === 0) void turn();
     else timer = setTimeout(() => void turn(), wait);
@@ -267,7 +304,7 @@ export function followAll(): void {
       const [asked, path] = [chosenMix.value, layer.value];
       return () => engine.ask("picture", { mix: asked, layer: path });
     },
-    30,
+    { wait: 30 },
   );
   follow(
     measured,
@@ -275,7 +312,7 @@ export function followAll(): void {
       const [asked, own] = [chosenMix.value, ownExamples()];
       return () => engine.ask("measure", { mix: asked, examples: own });
     },
-    60,
+    { wait: 60, isPatient: true },
   );
   follow(
     rankCurve,
@@ -284,6 +321,6 @@ export function followAll(): void {
       const own = ownExamples();
       return () => engine.ask("ranks", { mix: asked, examples: own });
     },
-    400,
+    { wait: 400, isPatient: true },
   );
 }

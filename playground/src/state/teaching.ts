@@ -4,13 +4,13 @@ import type { SavedProgress, TrainingProgress, TrainingRequest } from "../protoc
 import type { SharedState } from "./address.ts";
 import {
   addToShelf,
-  choose,
   endTrainer,
   examples,
   examplesOf,
   isInternal,
   mode,
   report,
+  setTraining,
   shelf,
   symbols,
   trainerClient,
@@ -106,16 +106,13 @@ async function train(request: TrainingRequest, id: string): Promise<void> {
       mode: request.labels === null ? "digits" : "symbols",
     },
   };
+  setTraining(true);
   try {
     const result = await trainerClient().ask("train", request, follow);
     const own = request.examples.labels.length;
-    await addToShelf({
-      id,
-      name: id.replace("hand-", "Hand ").replace("symbols-", "Symbols "),
-      note: `${own} examples, ${result.step} steps, rank ${request.settings.r}`,
-      files: result.files,
-    });
-    choose(id);
+    const name = id.replace("hand-", "Hand ").replace("symbols-", "Symbols ");
+    const note = `${own} examples, ${result.step} steps, rank ${request.settings.r}`;
+    await addToShelf({ id, name, note, files: result.files }, { isChosen: true });
     const running = run.value!;
     run.value = {
       ...running,
@@ -127,6 +124,8 @@ async function train(request: TrainingRequest, id: string): Promise<void> {
     report(error);
     // Out of memory, say: what is left of that worker is not to be trusted.
     if (isInternal(error)) endTrainer();
+  } finally {
+    setTraining(false);
   }
 }
 

@@ -106,6 +106,11 @@ serve({
   },
   readExamples: async ({ name, bytes }) => (await import("./files.ts")).readExamples(bytes, name),
   inspect: async ({ file, r, targets }) => (await import("./inspection.ts")).inspect(file, r, targets),
+  warmUp: async () => {
+    const [{ base, session }, { warmUp }] = await Promise.all([opened(), import("./training.ts")]);
+    await warmUp(base, session);
+    return null;
+  },
   train: async (request, tell) => {
     const [{ base, session }, { teach }] = await Promise.all([opened(), import("./training.ts")]);
     training = new AbortController();

@@ -1,5 +1,6 @@
 // The worker's end of protocol.ts. Requests are answered one after another, in the order in which they come, with two
-// exceptions: `stop` overtakes everything, and what is quick everything that pauses (measurements), so that drawing never waits.
+// exceptions: `stop` and `hold` overtake everything, and what is quick everything that pauses (measurements), so that drawing
+// never waits.
 import type { Failure, Method, Methods, Reply, Request } from "../protocol.ts";
 import { turn } from "./turn.ts";
 
@@ -17,14 +18,38 @@ export type Handlers = {
 /** What people wait for while they draw, move a slider, or have just trained. */
 const quick: ReadonlySet<Method> = new Set<Method>(["predict", "load", "compose", "trace", "cell"]);
 
+/** What pauses, and waits while it is held. */
+const measurements: ReadonlySet<Method> = new Set<Method>(["measure", "ranks"]);
+
 /** Answers the page's requests with these handlers. */
-export function serve(handlers: Handlers): void {
+export function serve(given: Omit<Handlers, "hold">): void {
   const urgent: Request[] = [];
   const patient: Request[] = [];
   let isBusy = false;
+  let isHeld = false;
+  let wake: () => void = () => undefined;
+  const handlers: Handlers = {
+    ...given,
+    hold: (argument) => {
+      isHeld = argument.isHeld;
+      return null;
+    },
+  };
+  /** What goes before the measurement that is under way; before one that is held everything but others. */
+  const overtaking = (): Request | undefined => {
+    if (urgent.length > 0 || !isHeld) return urgent.shift();
+    const at = patient.findIndex(({ method }) => !measurements.has(method));
+    return at < 0 ? undefined : patient.splice(at, 1)[0];
+  };
   const pause: Pause = async () => {
     await turn();
-    for (let next = urgent.shift(); next !== undefined; next = urgent.shift()) await answer(handlers, next, pause);
+    for (;;) {
+      for (let next = overtaking(); next !== undefined; next = overtaking()) await answer(handlers, next, pause);
+      if (!isHeld) return;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
   };
   const work = async (): Promise<void> => {
     isBusy = true;
@@ -36,11 +61,9 @@ export function serve(handlers: Handlers): void {
     isBusy = false;
   };
   self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
-    if (data.method === "stop") {
-      void answer(handlers, data, pause);
-      return;
-    }
-    (quick.has(data.method) ? urgent : patient).push(data);
+    if (data.method === "stop" || data.method === "hold") void answer(handlers, data, pause);
+    else (quick.has(data.method) ? urgent : patient).push(data);
+    wake();
     if (!isBusy) void work();
   });
 }

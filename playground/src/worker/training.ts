@@ -17,26 +17,36 @@ import {
   writeCheckpoint,
 } from "lowrank";
 import { pixelCount } from "../digit/bytes.ts";
-import type {
-  Digits,
-  SavedProgress,
-  TrainingProgress,
-  TrainingRequest,
-  TrainingResult,
-  TrainingSettings,
+import {
+  type Digits,
+  ownInBatch,
+  type SavedProgress,
+  type TrainingProgress,
+  type TrainingRequest,
+  type TrainingResult,
+  type TrainingSettings,
 } from "../protocol.ts";
-import type { Base } from "./base.ts";
+import { type Base, layerPaths } from "./base.ts";
 import { batchOf, symbolModel, type Where } from "./runner.ts";
 import { turn } from "./turn.ts";
-
-/** Examples of one's own in a batch, at most. */
-const ownInBatch = 16;
 
 /** Kept digits that are asked while training: every fifth, so that asking takes no longer than learning. */
 const everyFifth = 5;
 
 /** How much of a run a reload may lose, in ms. */
 const savingEvery = 1000;
+
+/** Steps after which the browser has compiled the runtime's inner loops for speed. */
+const warmingSteps = 3;
+
+/** Trains a little on the page's own digits, for nothing: the runtime is compiled by that, which takes as long as a short run. */
+export async function warmUp(base: Base, session: Where): Promise<void> {
+  const adapted = attachLora(base.model, { targetModules: layerPaths });
+  const batch = batchOf(picked([[base.replay, Int32Array.from({ length: 2 * ownInBatch }, (_, row) => row)]]));
+  const evaluation = { sets: { kept: [batch] }, metrics: { accuracy: accuracy() } };
+  await train(adapted, Array<typeof batch>(warmingSteps).fill(batch), { ...session, evaluation });
+  await adapted.dispose();
+}
 
 /**
  * Trains an adapter, and tells how it goes. Throws LowrankError "config" for settings that cannot be, "data" for a loss that is
@@ -100,7 +110,10 @@ export async function teach(
   };
 }
 
-/** Messages some twenty times a second, not one for each step. */
+/** How often the page is told of steps, in ms: more often than it can be read off, it only costs the frames. */
+const tellingEvery = 100;
+
+/** Messages some ten times a second, not one for each step. */
 class Reporter {
   readonly #tell: (progress: TrainingProgress) => void;
   #losses: number[] = [];
@@ -114,7 +127,7 @@ class Reporter {
   step(step: number, loss: number): void {
     this.#step = step;
     this.#losses.push(loss);
-    if (performance.now() - this.#since >= 50) this.flush();
+    if (performance.now() - this.#since >= tellingEvery) this.flush();
   }
 
   flush(): void {
@@ -139,11 +152,11 @@ class Reporter {
   }
 }
 
-/** Batches without end: `ownInBatch` examples at most, and `replay` digits for each of them, in new orders in each pass. */
+/** Batches of one size without end: `ownInBatch` examples at most, and `replay` digits for each of them, in new orders in each pass. */
 function mixedBatches(own: Digits, replay: Digits | null, { seed, replay: share }: TrainingSettings): BatchSource {
   const count = own.labels.length;
-  const size = Math.min(ownInBatch, count);
-  const batchesPerEpoch = Math.ceil(count / size);
+  const batchesPerEpoch = Math.ceil(count / ownInBatch);
+  const size = Math.ceil(count / batchesPerEpoch);
   const extra = replay === null ? 0 : Math.min(replay.labels.length, Math.round(size * share));
   const orderOf = (purpose: string, epoch: number, length: number): Int32Array => {
     const order = Int32Array.from({ length }, (_, index) => index);
