@@ -2,8 +2,9 @@
 // leniency: it refuses wire types that a field does not have, fields that the schema does not know, and nested messages that
 // end elsewhere than they say. What is read differently by two readers can hide something from one of them.
 // Source: the encoding guide, protobuf.dev/programming-guides/encoding.
-import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { type Message, type MessageName, messages, type Parts, type ScalarType } from "./proto.ts";
+import { WireReader } from "./wire-reader.ts";
 
 /** How deep messages may be nested in one another; a graph in an attribute of a node is three. */
 const maxDepth = 100;
@@ -122,7 +123,7 @@ function newLayout(message: MessageName): Layout {
 
 class Decoder {
   readonly #bytes: Uint8Array;
-  readonly #reader: BinaryReader;
+  readonly #reader: WireReader;
 
   #messages = 0;
   #wideIntegers = 0;
@@ -131,7 +132,7 @@ class Decoder {
   constructor(bytes: Uint8Array) {
     this.#mostMessages = Math.min(fewMessages + Math.floor(bytes.length / bytesPerMessage), manyMessages);
     this.#bytes = bytes;
-    this.#reader = new BinaryReader(bytes);
+    this.#reader = new WireReader(bytes);
   }
 
   /** The message that ends at `end`, merged into `earlier` if there was one. */
