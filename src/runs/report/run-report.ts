@@ -142,7 +142,13 @@ function matrix(
   });
 }
 
-function examples({ changed, labels }: RunRecord): Markup | null {
+/** What the examples' columns say of: an evaluation's last adapter, or what was trained. */
+function afterwards({ verb, results }: RunRecord): string {
+  return (verb === "eval" && results.at(-1)?.name) || "After training";
+}
+
+function examples(run: RunRecord): Markup | null {
+  const { changed, labels } = run;
   if (changed.length === 0) return null;
   const name = (at: number): string => className(labels, at);
   const verdict = ({ label, base, adapter }: RunRecord["changed"][number]): Markup =>
@@ -154,19 +160,20 @@ function examples({ changed, labels }: RunRecord): Markup | null {
   return html`<section id="examples"><h2>Examples that are read otherwise than before</h2>
 ${dataTable({
   caption: "The first of them, by their row in the data’s files, counted from 0",
-  columns: [numeric("Example"), text("Is"), text("Base"), text("After training"), text("")],
+  columns: [numeric("Example"), text("Is"), text("Base"), text(afterwards(run)), text("")],
   rows: changed.map((one) => [count(one.index), name(one.label), name(one.base), name(one.adapter), verdict(one)]),
 })}</section>`;
 }
 
 /** What is still wrong at the end. */
-function misread({ results, labels }: RunRecord): Markup | null {
+function misread(run: RunRecord): Markup | null {
+  const { results, labels } = run;
   const wrong = results.at(-1)?.wrong ?? [];
   if (wrong.length === 0) return null;
   return html`<section id="wrong"><h2>Examples that are read wrongly</h2>
 ${dataTable({
-  caption: "The first of them after training, by their row in the data’s files, counted from 0",
-  columns: [numeric("Example"), text("Is"), text("Read as")],
+  caption: "The first of them, by their row in the data’s files, counted from 0",
+  columns: [numeric("Example"), text("Is"), text(afterwards(run))],
   rows: wrong.map(({ index, label, read }) => [count(index), className(labels, label), className(labels, read)]),
 })}</section>`;
 }
