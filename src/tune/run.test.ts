@@ -34,13 +34,23 @@ vi.mock("../runs/files.ts", async (importOriginal) => {
   };
 });
 
+/** What data files may keep in memory. */
+const memory = vi.hoisted(() => ({ bytes: 2 ** 28 }));
+
+vi.mock("../data/formats/kept-blocks.ts", async (importOriginal) => ({
+  ...(await importOriginal<typeof import("../data/formats/kept-blocks.ts")>()),
+  get defaultMemoryBytes() {
+    return memory.bytes;
+  },
+}));
+
 let folder = "";
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "lowrank-run-"));
   writeRows("rows.jsonl", 0);
 });
 
-/** Examples; `note` characters beside each, since small files are not read twice. */
+/** Examples; `note` characters beside each, since the blocks of small files stay. */
 function writeRows(name: string, note: number): void {
   const random = createRandom(3, "rows");
   const rows = Array.from({ length: 200 }, (_, index) => ({
@@ -52,6 +62,7 @@ function writeRows(name: string, note: number): void {
 }
 afterEach(() => {
   disk.name = "";
+  memory.bytes = 2 ** 28;
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -191,6 +202,7 @@ describe("a run that something ends", () => {
 
   it("data that is cut off while it is read: an error that names the file, and the checkpoint", async () => {
     writeRows("rows.jsonl", 80_000);
+    memory.bytes = 0;
     let done = 0;
     const voice: Voice = {
       ...silentVoice,
