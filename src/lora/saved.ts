@@ -1,7 +1,7 @@
 // Parameters of the base that are trained as they are: modules trained whole (modules_to_save), biases (bias) and rows of
 // an embedding (trainable_token_indices), found as PEFT 0.21 finds them (utils/other.py, tuners/tuners_utils.py). How
 // they are written into the graph: stages.ts.
-import { behindIdentity, consumers, producers, storedValue } from "../onnx/graph.ts";
+import { consumers, follower, producers, storedValue } from "../onnx/graph.ts";
 import type { Graph, Node } from "../onnx/model.ts";
 import { saysBias, scopePath } from "../onnx/module-path.ts";
 import { transposed } from "../onnx/sites/dense.ts";
@@ -63,14 +63,6 @@ export function moduleParameters(graph: Graph, all: readonly Site[]): Map<string
   return found;
 }
 
-/** The name that a value is stored under: behind copies, conversions and the transposition of a matrix. */
-function storedBehind(made: ReadonlyMap<string, Node>, name: string): string {
-  const source = behindIdentity(made, name);
-  const node = made.get(source);
-  const isTurned = node !== undefined && ["Transpose", "Cast"].includes(node.op);
-  return isTurned ? storedBehind(made, node.inputs[0]!) : source;
-}
-
 /** The zeros that stand for a bias which the exporter dropped. */
 function isMadeUp({ uses }: ModuleParameter): boolean {
   return uses.every((use) => use.kind === "bias" && use.site.bias === undefined);
@@ -85,16 +77,19 @@ interface Places {
   readonly graph: Graph;
   readonly values: ReturnType<typeof valuesOf>;
   readonly made: ReadonlyMap<string, Node>;
+  /** The name that a value is stored under: behind copies, conversions and the transposition of a matrix. */
+  storedBehind(name: string): string;
   /** The Add behind a MatMul that adds its bias. */
   addsOf(node: Node, bias: string | undefined): readonly Node[];
 }
 
 function placesOf(graph: Graph): Places {
-  const readers = consumers(graph);
+  const [readers, made] = [consumers(graph), producers(graph)];
   return {
     graph,
     values: valuesOf(graph),
-    made: producers(graph),
+    made,
+    storedBehind: follower(made, ({ op }) => ["Identity", "Cast", "Transpose"].includes(op)),
     addsOf: (node, bias) =>
       bias === undefined || node.op !== "MatMul"
         ? []
@@ -102,7 +97,7 @@ function placesOf(graph: Graph): Places {
   };
 }
 
-function siteParameters(site: Site, { graph, values, made }: Places): ModuleParameter[] {
+function siteParameters(site: Site, { graph, values, made, storedBehind }: Places): ModuleParameter[] {
   const { modulePath: path, node, weight, bias, kind, layout, outFeatures } = site;
   const isOwnLayout = kind !== "Linear" || layout === "out,in" || isConv1D(graph, site);
   const stored = isStored(graph, made, weight);
@@ -114,13 +109,13 @@ function siteParameters(site: Site, { graph, values, made }: Places): ModulePara
         : { kind: "weight", node, site, isTransposed: !isOwnLayout };
     const dims = isOwnLayout ? weightDims(site) : [outFeatures, site.inFeatures];
     const read = (): Tensor<"float32"> => (isOwnLayout ? values(weight)! : transposed(values(weight)!));
-    found.push({ path, name: "weight", dims, stored: storedBehind(made, weight), uses: [use], values: read });
+    found.push({ path, name: "weight", dims, stored: storedBehind(weight), uses: [use], values: read });
   }
   const hasBias = bias !== undefined ? isStored(graph, made, bias) : kind !== "Embedding" && saysBias(node);
   if (hasBias && (node.inputs[2] ?? "") === (node.op === "MatMul" ? "" : (bias ?? ""))) {
     const read = (): Tensor<"float32"> => (bias === undefined ? zeros([outFeatures]) : values(bias)!);
     const use: Use = { kind: "bias", node, site, isTransposed: false };
-    const behind = bias === undefined ? "" : storedBehind(made, bias);
+    const behind = bias === undefined ? "" : storedBehind(bias);
     found.push({ path, name: "bias", dims: [outFeatures], stored: behind, uses: [use], values: read });
   }
   return found;
@@ -147,7 +142,7 @@ const norms = new Set(
 );
 
 /** Parameters of nodes that are no layers: named as PyTorch names them, or inputs of a normalization in a named scope. */
-function nodeParameters(node: Node, { graph, values, made }: Places): ModuleParameter[] {
+function nodeParameters(node: Node, { graph, values, made, storedBehind }: Places): ModuleParameter[] {
   // What only hands a parameter on (shared through Identity, turned by Transpose) is no module.
   if (node.inputs.every((input) => input === "" || graph.initializers.has(input))) return [];
   const scope = scopePath(node);
@@ -159,7 +154,7 @@ function nodeParameters(node: Node, { graph, values, made }: Places): ModulePara
     // Equal parameters of several modules are one initializer in torch.export: the scope knows whose this is.
     const path = scope ?? module;
     if (name === undefined || path === undefined) return [];
-    const stored = storedBehind(made, input);
+    const stored = storedBehind(input);
     return [{ path, name, dims, stored, uses: [{ kind: "input", node, index }], values: () => values(input)! }];
   });
 }

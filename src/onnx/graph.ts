@@ -44,21 +44,31 @@ export function storedValue(graph: Graph, made: ReadonlyMap<string, Node>, name:
   return graph.initializers.get(source) ?? (node && constantValue(node));
 }
 
-/** What was found for names that Identity nodes make, so that each of a long chain is followed once. */
-const sourcesOf = new WeakMap<ReadonlyMap<string, Node>, Map<string, string>>();
+/**
+ * Follows a value to the one that it is another form of: to the first input of each node that `passes`, as long as one does. Ends
+ * are kept, so that each value of a long chain is followed once.
+ */
+export function follower(made: ReadonlyMap<string, Node>, passes: (node: Node) => boolean): (name: string) => string {
+  const ends = new Map<string, string>();
+  return (name) => {
+    const passed: string[] = [];
+    let at = name;
+    for (let node = made.get(at); node !== undefined && passes(node); node = made.get(at)) {
+      passed.push(at);
+      at = ends.get(at) ?? node.inputs[0] ?? "";
+    }
+    for (const value of passed) ends.set(value, at);
+    return at;
+  };
+}
+
+const copiesOf = new WeakMap<ReadonlyMap<string, Node>, (name: string) => string>();
 
 /** The value that `name` is a copy of, through any number of Identity nodes; `name` itself when it is none. */
 export function behindIdentity(made: ReadonlyMap<string, Node>, name: string): string {
-  const known = sourcesOf.get(made) ?? new Map<string, string>();
-  sourcesOf.set(made, known);
-  const passed: string[] = [];
-  let source = name;
-  for (let node = made.get(source); node?.op === "Identity" && node.domain === ""; node = made.get(source)) {
-    passed.push(source);
-    source = known.get(source) ?? node.inputs[0] ?? "";
-  }
-  for (const copy of passed) known.set(copy, source);
-  return source;
+  const follow = copiesOf.get(made) ?? follower(made, ({ op, domain }) => op === "Identity" && domain === "");
+  copiesOf.set(made, follow);
+  return follow(name);
 }
 
 /** What a Constant node holds, in whichever attribute; undefined for other nodes and for text. */

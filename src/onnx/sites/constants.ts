@@ -1,7 +1,7 @@
 // Which values of a graph are constants: initializers, Constant nodes, and whatever is computed from those alone
 // (dequantized, transposed, cast or made by ConstantOfShape). Their shapes and types are known without running anything.
 import { subgraphs } from "../check.ts";
-import { producers } from "../graph.ts";
+import { follower, producers } from "../graph.ts";
 import type { Graph, Node } from "../model.ts";
 import type { TensorInfo } from "../shape-row.ts";
 import { type ShapeTracker, shapeTracker } from "../shapes.ts";
@@ -37,28 +37,14 @@ export function constantsOf(graph: Graph): Constants {
     for (const output of node.outputs) if (output !== "") constants.add(output);
   }
   const { infos, integers }: ShapeTracker = shapeTracker(graph);
-  /** What a constant is made of through some operators. Ends are kept: each of a long chain is followed once. */
-  const follower = (through: ReadonlySet<string>): ((name: string) => string) => {
-    const ends = new Map<string, string>();
-    return (name) => {
-      const passed: string[] = [];
-      let at = name;
-      for (let node = made.get(at); node !== undefined && through.has(node.op); node = made.get(at)) {
-        const input = node.inputs[0];
-        if (input === undefined || !constants.has(input)) break;
-        passed.push(at);
-        at = ends.get(input) ?? input;
-      }
-      for (const value of passed) ends.set(value, at);
-      return at;
-    };
-  };
+  const through = (operators: ReadonlySet<string>) =>
+    follower(made, ({ op, inputs: [input = ""] }) => operators.has(op) && constants.has(input));
   return {
     anyInfo: (name) => infos.get(name),
     integers: (name) => (name === undefined || name === "" ? undefined : integers(name)),
     info: (name) => (name !== undefined && constants.has(name) ? infos.get(name) : undefined),
-    source: follower(forms),
-    uncast: follower(casts),
+    source: through(forms),
+    uncast: through(casts),
   };
 }
 
