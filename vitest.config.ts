@@ -9,7 +9,7 @@ export default defineConfig({
     env: { ORT_DISABLE_TELEMETRY: "1" },
     maxWorkers: 2,
     testTimeout: 60_000,
-    hookTimeout: 120_000,
+    hookTimeout: 240_000,
     reporters: ["default"],
     server: {
       // The built package is loaded by Node itself, as its users load it.
