@@ -26,6 +26,16 @@ function withObstacle(): Model {
 }
 
 describe("what a model offers", () => {
+  it("counts weights that ConstantOfShape makes, once each", () => {
+    const g = graphBuilder({ opset: 18 });
+    const x = g.input("x", "float32", ["rows", 4]);
+    const weight = g.op("ConstantOfShape", [g.constant("int64", [4, 4])]);
+    const bias = g.op("ConstantOfShape", [g.constant("int64", [4])]);
+    const gemm = (h: string, name: string) => g.op("Gemm", [h, weight, bias], {}, { name: `/${name}/Gemm` });
+    g.output(gemm(gemm(x, "first"), "second"), "float32", ["rows", 4]);
+    expect(support(createModel(g.build(), { opset: 18 })).parameters).toBe(20);
+  });
+
   it("its inputs, outputs, operators and sites", () => {
     const { verdict, ...about } = support(withObstacle()) as ReturnType<typeof support> & { verdict?: undefined };
     expect(verdict).toBeUndefined();

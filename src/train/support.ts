@@ -10,7 +10,7 @@ import type { LoraConfig } from "../lora/config.ts";
 import { parameterCount } from "../lora/init.ts";
 import type { ElementType } from "../onnx/elements.ts";
 import { producers } from "../onnx/graph.ts";
-import type { Dim, Model, Node, ValueInfo } from "../onnx/model.ts";
+import type { Dim, Graph, Model, Node, ValueInfo } from "../onnx/model.ts";
 import { inferShapes } from "../onnx/shapes.ts";
 import { type Site, sites } from "../onnx/sites.ts";
 import { summary } from "../onnx/summary.ts";
@@ -24,7 +24,7 @@ export interface Support {
   /** The version of ONNX's own operator set. */
   readonly opset: number;
   readonly producer: string;
-  /** How many values the weights hold. */
+  /** How many values the weights hold, those of layers whose weights ConstantOfShape makes included. */
   readonly parameters: number;
   readonly inputs: readonly ValueSummary[];
   readonly outputs: readonly ValueSummary[];
@@ -97,14 +97,15 @@ export function support(model: Model, config?: LoraConfig, options: { readonly o
   const { graph, opsets, producer } = model;
   const shapes = inferShapes(graph);
   const sizeOf = (name: string): number => elementCount(sizes(shapes.get(name)?.shape));
+  const all = sites(model);
   return {
     opset: opsets.get("") ?? 0,
     producer: [producer.name, producer.version].filter((part) => part !== "").join(" "),
-    parameters: summary(model).parameters,
+    parameters: summary(model).parameters + sum(madeWeights(graph, all).map(sizeOf)),
     inputs: graph.inputs.filter(({ name }) => !graph.initializers.has(name)).map(summarized),
     outputs: graph.outputs.map(summarized),
     operators: countOperators(model),
-    sites: sites(model).map((site) => {
+    sites: all.map((site) => {
       const { modulePath, kind, node, weight, bias, quantized, part, foldedNorm } = site;
       // Bytes of blocks, or the whole of a packed layer, are not the layer's own shape.
       const own = quantized !== undefined || part !== undefined ? linearDims(site) : shapes.get(weight)?.shape;
@@ -113,6 +114,16 @@ export function support(model: Model, config?: LoraConfig, options: { readonly o
     }),
     ...(config !== undefined && { verdict: verdictOn(model, config, options.output) }),
   };
+}
+
+/** Weights and biases of layers that are not stored: published models without their training fill them with one value. */
+function madeWeights(graph: Graph, all: readonly Site[]): string[] {
+  const made = new Set(graph.nodes.filter(({ op }) => op === "ConstantOfShape").flatMap(({ outputs }) => outputs));
+  return [...new Set(all.flatMap(({ weight, bias = "" }) => [weight, bias]))].filter((name) => made.has(name));
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }
 
 function linearDims({ layout, inFeatures, outFeatures }: Site): number[] {
