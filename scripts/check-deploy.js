@@ -16,7 +16,8 @@ import { Namespace } from "kubernetes-models/v1/Namespace";
 import { PersistentVolumeClaim } from "kubernetes-models/v1/PersistentVolumeClaim";
 import { Service } from "kubernetes-models/v1/Service";
 import { parse, parseAllDocuments } from "yaml";
-import { prefix, trialQueue } from "../dist/sweep/queue.js";
+import { trialQueue } from "../dist/sweep/queue.js";
+import { prefix } from "../dist/sweep/queue-address.js";
 
 const kinds = {
   ...{ ConfigMap, Deployment, Namespace, NetworkPolicy, PersistentVolumeClaim, ScaledObject, Service, StatefulSet },
