@@ -257,7 +257,7 @@ describe("an address of a queue", () => {
     for (const address of ["postgres://me@queue/jobs?sslmode=require", "postgresql://queue:5433/jobs"]) {
       expect(queueConnection(address)).toMatchObject({ server: "postgres", options: { connectionString: address } });
     }
-    for (const wrong of ["queue:6379", "http://queue", "redis://queue/x"]) {
+    for (const wrong of ["queue:6379", "http://queue", "redis://queue/x", "postgres://me:p@ss/word@queue/jobs"]) {
       expect(() => queueConnection(wrong)).toThrow(/--queue: expected redis:\/\/host:port/);
     }
   });

@@ -14,7 +14,8 @@ export interface PostgresConnection {
 
 /** The connection that an address names, or null when it is no such address. */
 export function postgresConnection(url: URL, schema: string): PostgresConnection | null {
-  if (!/^postgres(ql)?:$/.test(url.protocol)) return null;
+  // An @ behind the host is a password's that was not escaped, and what stands for the host is then a part of it.
+  if (!/^postgres(ql)?:$/.test(url.protocol) || url.pathname.includes("@")) return null;
   return { connectionString: url.href, schema, migrate: true, max: 2 };
 }
 

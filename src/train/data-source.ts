@@ -3,8 +3,7 @@
 // is random is drawn from (seed, epoch), never from what was drawn before: then { epoch, index } is all there is to save.
 import { throwFaults } from "../errors.ts";
 import { createRandom } from "../random.ts";
-import { elementBytes, fromBytes, type Tensor, type TensorType, tensor, toBytes } from "../tensor.ts";
-import { copyRow } from "./copy-row.ts";
+import { elementBytes, fromBytes, type Tensor, type TensorType, tensor } from "../tensor.ts";
 import type { Batch } from "./step.ts";
 
 /** What JSON can hold. */
@@ -196,13 +195,14 @@ function gatherer({ inputs, labels }: Batch, size: number): (rows: Int32Array) =
 function rowsOf({ type, dims, data }: Tensor, size: number): (rows: Int32Array) => Tensor {
   const [, ...rest] = dims;
   const width = rest.reduce((product, dim) => product * dim, 1);
-  // Rows are copied bit by bit, whatever they mean.
-  const bytes = width * elementBytes(type);
-  const buffer = new Uint8Array(size * bytes);
-  const target = fromBytes(type, buffer) as Float32Array;
-  const source = toBytes(data);
+  // A typed array of any kind, as numbers: rows are copied bit by bit, whatever they mean.
+  const source = data as Float32Array;
+  const target = fromBytes(type, new Uint8Array(size * width * elementBytes(type))) as Float32Array;
   return (rows) => {
-    for (let at = 0; at < rows.length; at++) copyRow(source, rows[at]! * bytes, bytes, buffer, at * bytes);
+    for (let at = 0; at < rows.length; at++) {
+      const row = rows[at]!;
+      target.set(source.subarray(row * width, (row + 1) * width), at * width);
+    }
     const filled = rows.length === size ? target : target.subarray(0, rows.length * width);
     return tensor<TensorType>(type, [rows.length, ...rest], filled);
   };

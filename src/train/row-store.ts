@@ -1,8 +1,6 @@
 // Where outputs of a frozen prefix are kept: rows of equal length by the number of their example. In memory here; on the disk,
 // which is Node's matter, in runs/row-file.ts.
 
-import { copyRow } from "./copy-row.ts";
-
 /** Rows of a fixed number of bytes, by number. */
 export interface RowStore {
   has(key: number): boolean;
@@ -37,21 +35,21 @@ function memoryRows(rowBytes: number): RowStore {
   const perChunk = Math.max(1, Math.floor(chunkBytes / rowBytes));
   const chunks: Uint8Array[] = [];
   const places = new Map<number, number>();
+  const rowAt = (place: number): Uint8Array => {
+    const from = (place % perChunk) * rowBytes;
+    return chunks[Math.floor(place / perChunk)]!.subarray(from, from + rowBytes);
+  };
   return {
     has: (key) => places.has(key),
     write(key, row) {
       if (places.has(key)) return;
       const place = places.size;
       if (place === chunks.length * perChunk) chunks.push(new Uint8Array(perChunk * rowBytes));
-      chunks.at(-1)!.set(row, (place % perChunk) * rowBytes);
+      rowAt(place).set(row);
       places.set(key, place);
     },
     read(keys, into) {
-      for (let at = 0; at < keys.length; at++) {
-        const place = places.get(keys[at]!)!;
-        const chunk = chunks[Math.floor(place / perChunk)]!;
-        copyRow(chunk, (place % perChunk) * rowBytes, rowBytes, into, at * rowBytes);
-      }
+      for (let at = 0; at < keys.length; at++) into.set(rowAt(places.get(keys[at]!)!), at * rowBytes);
     },
     close() {
       chunks.length = 0;
