@@ -1,18 +1,21 @@
 // The router's model: from an image to the domain it is from. What the base's first layer says of the image, before its ReLU
-// (which of the base's features tells domains apart best), standardized; one hidden layer; a logit for each domain.
-import type { ImageSet } from "../../data/idx.ts";
-import { gatherImages } from "../../data/preprocess.ts";
+// (which of the base's features tells domains apart best), standardized; one hidden layer; a logit for each domain. Only what
+// is behind the features is trained; it is one graph all the same, since two sessions that take turns wait for each other's
+// threads.
+import { merge } from "../../adapter/merge.ts";
+import { type ImageSet, imagePixels } from "../../data/idx.ts";
+import { attachLora } from "../../lora/attach.ts";
 import { attachAll, currentWeights } from "../../lora/full.ts";
 import { fillUniform } from "../../lora/init/random.ts";
-import { createModel, graphBuilder, type Value } from "../../onnx/builder.ts";
+import { parameterCount } from "../../lora/init.ts";
+import { createModel, float, graphBuilder, type Value } from "../../onnx/builder.ts";
 import type { Model } from "../../onnx/model.ts";
 import { createRandom } from "../../random.ts";
 import { type Tensor, tensor } from "../../tensor.ts";
-import { type AdapterSession, createSession } from "../../train/infer.ts";
+import { createSession } from "../../train/infer.ts";
 import { linear } from "../../train/schedules.ts";
-import type { Batch } from "../../train/step.ts";
-import { trainAll } from "../../train/train.ts";
-import { range } from "../batches.ts";
+import { train } from "../../train/train.ts";
+import { epochBatches, range } from "../batches.ts";
 import { layerSizes, linearModules } from "../network.ts";
 import type { Voice } from "../voice.ts";
 import type { Domain } from "./suite.ts";
@@ -25,11 +28,16 @@ const perDomain = 6000;
 const epochs = 6;
 const batchSize = 256;
 const learningRate = 0.003;
-/** Batches from which the features' mean and deviation are taken. */
+/** Batches from which the features' mean and variance are taken. */
 const statisticsBatches = 40;
+/** Added to a variance. */
+const epsilon = 1e-6;
 const opset = 17;
 
-/** Weights of the router by name: `hidden.weight` [hidden, features], `domain.weight` [domains, hidden], and biases. */
+/** Layers that are trained. */
+const headModules = ["hidden", "domain"];
+
+/** Weights by name: `fc1.weight` [features, pixels], `hidden.weight` [512, features], `domain.weight` [domains, 512], and biases. */
 type Weights = ReadonlyMap<string, Tensor>;
 
 export interface Router {
@@ -42,177 +50,138 @@ export interface Router {
 /** Trains the router on images of each domain; its logits are in the order of `domains`. Stops when the signal says so. */
 export async function trainRouter(domains: readonly Domain[], context: TuneContext, voice: Voice): Promise<Router> {
   const { base, options, session, signal } = context;
-  const reading = await createSession(firstLayer(base), session);
-  try {
-    const draw = imagesOf(domains, context);
-    const scale = await statistics(reading, draw, domains.length);
-    const network = headNetwork(domains.length, options.seed);
-    const trainable = attachAll(network);
-    const steps = epochs * Math.ceil(draw.total / batchSize);
-    const progress = voice.progress("training the router", steps);
-    const { tensors } = await trainAll(trainable, featureBatches(reading, draw, scale, options.seed), {
-      ...session,
-      learningRate: linear(learningRate, { steps }),
-      signal,
-      onStep: ({ step, loss }) => progress.update(step, { loss }),
-    }).finally(() => {
-      progress.clear();
-      return trainable.dispose();
-    });
-    signal.throwIfAborted();
-    const parameters = [...tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
-    return { model: routerModel(base, folded(tensors, scale), domains.length), parameters };
-  } finally {
-    await reading.dispose();
-  }
+  const { images, order } = imagesOf(domains, context);
+  const weights = startingWeights(base, domains.length, options.seed);
+  const rows = Math.min(images.count, Math.ceil((statisticsBatches * batchSize) / domains.length) * domains.length);
+  // The first images of every domain: as many of each.
+  const scale = await statistics(featureModel(weights), images, order.subarray(0, rows), context);
+  const network = routerModel(weights, scale, domains.length);
+  // Modules to save are trained whole.
+  const adapted = attachLora(network, { targetModules: headModules, modulesToSave: headModules });
+  const steps = epochs * Math.ceil(images.count / batchSize);
+  const progress = voice.progress("training the router", steps);
+  const batches = epochBatches(images, order, batchSize, epochs, createRandom(options.seed, "router shuffle"));
+  const { adapter } = await train(adapted, batches, {
+    ...session,
+    learningRate: linear(learningRate, { steps }),
+    signal,
+    onStep: ({ step, loss }) => progress.update(step, { loss }),
+  }).finally(() => {
+    progress.clear();
+    return adapted.dispose();
+  });
+  signal.throwIfAborted();
+  return { model: merge(network, adapter), parameters: parameterCount(adapted) };
 }
 
-/** The base up to what its first layer says. */
-function firstLayer(base: Model): Model {
-  const { graph } = base;
-  const shape = ["batch", featureWidth];
-  return {
-    ...base,
-    graph: { ...graph, outputs: [{ ...graph.outputs[0]!, name: graph.nodes[0]!.outputs[0]!, shape }] },
-  };
-}
-
-interface Drawing {
-  /** Images of all domains: row = image * domains + domain. */
-  readonly total: number;
-  fill(row: number, into: Float32Array): void;
-  domainOf(row: number): number;
-}
-
-/** Some training images, the same for each domain. */
-function imagesOf(domains: readonly Domain[], { options: { seed }, train }: TuneContext): Drawing {
+/** Some training images, the same for each domain, with the domains' numbers as labels; and an order in which domains take turns. */
+function imagesOf(
+  domains: readonly Domain[],
+  { options: { seed }, train }: TuneContext,
+): { readonly images: ImageSet; readonly order: Int32Array } {
   const chosen = range(train.count);
   createRandom(seed, "router images").shuffle(chosen);
   const some = selected(train, chosen.subarray(0, perDomain));
-  const sets: ImageSet[] = domains.map((domain) => domainImages(domain, some, "train", seed));
-  return {
-    total: domains.length * some.count,
-    fill: (row, into) => gatherImages(sets[row % sets.length]!.images, [Math.floor(row / sets.length)], 0, 1, into),
-    domainOf: (row) => row % sets.length,
-  };
-}
-
-/** What the first layer says of these images: [rows, features]. */
-async function featuresOf(reading: AdapterSession, draw: Drawing, rows: Int32Array): Promise<Float32Array> {
-  const images = new Float32Array(rows.length * pixels);
-  rows.forEach((row, at) => {
-    draw.fill(row, images.subarray(at * pixels, (at + 1) * pixels));
+  const count = domains.length * some.count;
+  const images = { images: new Uint8Array(count * imagePixels), labels: new Uint8Array(count), count };
+  domains.forEach((domain, number) => {
+    images.images.set(domainImages(domain, some, "train", seed).images, number * some.count * imagePixels);
+    images.labels.fill(number, number * some.count, (number + 1) * some.count);
   });
-  const outputs = await reading.run({ x: tensor("float32", [rows.length, pixels], images) });
-  return [...outputs.values()][0]!.data as Float32Array;
+  const order = range(count).map((row) => (row % domains.length) * some.count + Math.floor(row / domains.length));
+  return { images, order };
 }
 
-/** Of each feature: its mean, and the inverse of its deviation. */
+/** The base's first layer, and an untrained head. */
+function startingWeights(base: Model, domains: number, seed: number): Weights {
+  const own = currentWeights(attachAll(base));
+  const [first] = linearModules;
+  const uniform = (module: string, outFeatures: number, inFeatures: number): [string, Tensor][] => {
+    const values = new Float32Array(outFeatures * inFeatures);
+    fillUniform(values, createRandom(seed, `router ${module}`), 1 / Math.sqrt(inFeatures));
+    return [
+      [`${module}.weight`, tensor("float32", [outFeatures, inFeatures], values)],
+      [`${module}.bias`, tensor("float32", [outFeatures], new Float32Array(outFeatures))],
+    ];
+  };
+  return new Map([
+    ...["weight", "bias"].map((part) => [`${first}.${part}`, own.get(`${first}.${part}`)!] as const),
+    ...uniform("hidden", hidden, featureWidth),
+    ...uniform("domain", domains, hidden),
+  ]);
+}
+
+/** Of each feature, [features]. */
 interface Scale {
-  readonly mean: Float64Array;
-  readonly inverse: Float64Array;
+  readonly mean: Tensor;
+  readonly variance: Tensor;
 }
 
-async function statistics(reading: AdapterSession, draw: Drawing, domains: number): Promise<Scale> {
+async function statistics(
+  model: Model,
+  images: ImageSet,
+  rows: Int32Array,
+  { session: options }: TuneContext,
+): Promise<Scale> {
   const mean = new Float64Array(featureWidth);
   const square = new Float64Array(featureWidth);
-  // The first images of every domain: as many of each.
-  const rows = Math.min(draw.total, Math.ceil((statisticsBatches * batchSize) / domains) * domains);
-  for (let start = 0; start < rows; start += batchSize) {
-    const part = range(Math.min(batchSize, rows - start)).map((row) => row + start);
-    const features = await featuresOf(reading, draw, part);
-    features.forEach((value, at) => {
-      mean[at % featureWidth]! += value / rows;
-      square[at % featureWidth]! += (value * value) / rows;
-    });
-  }
-  const inverse = square.map((value, at) => 1 / Math.sqrt(Math.max(value - mean[at]! ** 2, 1e-6)));
-  return { mean, inverse };
-}
-
-/** Standardized features with the domains' numbers as labels; every epoch in another order. */
-async function* featureBatches(
-  reading: AdapterSession,
-  draw: Drawing,
-  { mean, inverse }: Scale,
-  seed: number,
-): AsyncGenerator<Batch> {
-  const order = range(draw.total);
-  const random = createRandom(seed, "router shuffle");
-  for (let epoch = 0; epoch < epochs; epoch++) {
-    random.shuffle(order);
-    for (let start = 0; start < order.length; start += batchSize) {
-      const part = order.subarray(start, start + batchSize);
-      const x = await featuresOf(reading, draw, part);
-      for (let row = 0, at = 0; row < part.length; row++)
-        for (let j = 0; j < featureWidth; j++, at++) x[at] = (x[at]! - mean[j]!) * inverse[j]!;
-      const labels = BigInt64Array.from(part, (row) => BigInt(draw.domainOf(row)));
-      yield {
-        inputs: { x: tensor("float32", [part.length, featureWidth], x) },
-        labels: tensor("int64", [part.length], labels),
-      };
+  const session = await createSession(model, options);
+  try {
+    for (const { inputs } of epochBatches(images, rows, batchSize, 1, createRandom(0))) {
+      const { features } = Object.fromEntries(await session.run(inputs));
+      (features!.data as Float32Array).forEach((value, at) => {
+        mean[at % featureWidth]! += value / rows.length;
+        square[at % featureWidth]! += (value * value) / rows.length;
+      });
     }
+  } finally {
+    await session.dispose();
   }
+  const variance = square.map((value, at) => Math.max(0, value - mean[at]! ** 2));
+  const floats = (values: Float64Array): Tensor => tensor("float32", [featureWidth], Float32Array.from(values));
+  return { mean: floats(mean), variance: floats(variance) };
 }
 
-/** standardized features [batch, 1000] -> logits [batch, domains], untrained. */
-function headNetwork(domains: number, seed: number): Model {
-  const uniform = (name: string, outFeatures: number, inFeatures: number): Tensor => {
-    const values = new Float32Array(outFeatures * inFeatures);
-    fillUniform(values, createRandom(seed, `router ${name}`), 1 / Math.sqrt(inFeatures));
-    return tensor("float32", [outFeatures, inFeatures], values);
-  };
-  const weights = new Map([
-    ["hidden.weight", uniform("hidden", hidden, featureWidth)],
-    ["hidden.bias", tensor("float32", [hidden], new Float32Array(hidden))],
-    ["domain.weight", uniform("domain", domains, hidden)],
-    ["domain.bias", tensor("float32", [domains], new Float32Array(domains))],
-  ]);
-  const g = graphBuilder({ name: "router", opset });
-  addHead(g, g.input("x", "float32", ["batch", featureWidth]), weights, domains);
+/** x [batch, 784] -> features [batch, 1000]. */
+function featureModel(weights: Weights): Model {
+  const g = graphBuilder({ name: "features", opset });
+  const features = addLinear(g, g.input("x", "float32", ["batch", pixels]), linearModules[0], weights, "features");
+  g.output(features, "float32", ["batch", featureWidth]);
   return createModel(g.build(), { opset });
 }
 
-type Builder = ReturnType<typeof graphBuilder>;
+/** x [batch, 784] -> logits [batch, domains]. */
+function routerModel(weights: Weights, { mean, variance }: Scale, domains: number): Model {
+  const g = graphBuilder({ name: "router", opset });
+  const features = addLinear(g, g.input("x", "float32", ["batch", pixels]), linearModules[0], weights);
+  const filled = (name: string, value: number): Value =>
+    g.initializer(`features.${name}`, tensor("float32", [featureWidth], new Float32Array(featureWidth).fill(value)));
+  const standardized = g.op(
+    "BatchNormalization",
+    [
+      features,
+      filled("scale", 1),
+      filled("shift", 0),
+      g.initializer("features.mean", mean),
+      g.initializer("features.variance", variance),
+    ],
+    { epsilon: float(epsilon) },
+  );
+  const middle = g.op("Relu", [addLinear(g, standardized, "hidden", weights)]);
+  g.output(addLinear(g, middle, "domain", weights, "logits"), "float32", ["batch", domains]);
+  return createModel(g.build(), { opset });
+}
 
-function addLinear(g: Builder, x: Value, module: string, weights: Weights, output?: string): Value {
+function addLinear(
+  g: ReturnType<typeof graphBuilder>,
+  x: Value,
+  module: string,
+  weights: Weights,
+  output?: string,
+): Value {
   const inputs = [
     x,
     ...["weight", "bias"].map((part) => g.initializer(`${module}.${part}`, weights.get(`${module}.${part}`)!)),
   ];
   return g.op("Gemm", inputs, { transB: 1 }, { name: `/${module}/Gemm`, ...(output && { output }) });
-}
-
-function addHead(g: Builder, features: Value, weights: Weights, domains: number): void {
-  const middle = g.op("Relu", [addLinear(g, features, "hidden", weights)]);
-  g.output(addLinear(g, middle, "domain", weights, "logits"), "float32", ["batch", domains]);
-}
-
-/** The same head for features as they are: W (x - mean) / deviation + b = W' x + b'. */
-function folded(weights: Weights, { mean, inverse }: Scale): Weights {
-  const weight = (weights.get("hidden.weight")!.data as Float32Array).slice();
-  const bias = (weights.get("hidden.bias")!.data as Float32Array).slice();
-  for (let row = 0, at = 0; row < hidden; row++) {
-    let shift = 0;
-    for (let j = 0; j < featureWidth; j++, at++) {
-      weight[at]! *= inverse[j]!;
-      shift += weight[at]! * mean[j]!;
-    }
-    bias[row]! -= shift;
-  }
-  return new Map([
-    ...weights,
-    ["hidden.weight", tensor("float32", [hidden, featureWidth], weight)],
-    ["hidden.bias", tensor("float32", [hidden], bias)],
-  ]);
-}
-
-/** The base's first layer with the head behind it. */
-function routerModel(base: Model, head: Weights, domains: number): Model {
-  const g = graphBuilder({ name: "router", opset });
-  const [first] = linearModules;
-  const own = currentWeights(attachAll(base));
-  const features = addLinear(g, g.input("x", "float32", ["batch", pixels]), first, own);
-  addHead(g, features, head, domains);
-  return createModel(g.build(), { opset });
 }
