@@ -1,15 +1,14 @@
-// Outputs of a frozen prefix on the disk: a file of rows of equal length, in the order in which they came. Which row is where
-// is known to this process alone: what an earlier one left is written over, never read, so that rows of another model or of
-// other data cannot be taken for this run's.
+// Outputs of a frozen prefix on the disk: a file of rows of equal length, in the order in which they came. Which example is
+// where is known to this process alone: what an earlier one left is written over, never read, so that rows of another model or
+// of other data cannot be taken for this run's.
 import { closeSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { fileError } from "./file-error.ts";
 
 /** As train/row-store.ts has it. */
 export interface RowFile {
-  has(key: number): boolean;
-  write(key: number, row: Uint8Array): void;
-  read(keys: ArrayLike<number>, into: Uint8Array): void;
+  append(row: Uint8Array): void;
+  read(places: Int32Array, into: Uint8Array): void;
   close(): void;
 }
 
@@ -39,21 +38,19 @@ function rowFile(path: string, rowBytes: number): RowFile {
     }
   };
   const file = attempt("write", () => openSync(path, "w+"));
-  const places = new Map<number, number>();
+  let count = 0;
   return {
-    has: (key) => places.has(key),
-    write(key, row) {
-      if (places.has(key)) return;
-      const from = places.size * rowBytes;
+    append(row) {
+      const from = count * rowBytes;
       attempt("write", () => {
         for (let done = 0; done < rowBytes; ) done += writeSync(file, row, done, rowBytes - done, from + done);
       });
-      places.set(key, places.size);
+      count++;
     },
-    read(keys, into) {
+    read(places, into) {
       attempt("read", () => {
-        for (let at = 0; at < keys.length; at++) {
-          const from = places.get(keys[at]!)! * rowBytes;
+        for (let at = 0; at < places.length; at++) {
+          const from = places[at]! * rowBytes;
           for (let done = 0; done < rowBytes; ) {
             const got = readSync(file, into, at * rowBytes + done, rowBytes - done, from + done);
             if (got === 0) throw new Error("the file has become shorter");

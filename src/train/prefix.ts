@@ -16,6 +16,7 @@ import { inputDefaults } from "./default-inputs.ts";
 import { branchNodes } from "./dropout.ts";
 import type { EvaluationData } from "./evaluation.ts";
 import type { Batches, TrainingData } from "./feed.ts";
+import { Places } from "./places.ts";
 import { cutPrefix, type KeptValue, type PrefixCut, rowBytes } from "./prefix-cut.ts";
 import { inMemory, type RowStore, type StorePlace } from "./row-store.ts";
 import type { Batch } from "./step.ts";
@@ -295,6 +296,7 @@ function prefixed(runner: PrefixRunner, given: Batch, crossing: Iterable<readonl
 class KeptRows {
   readonly #values: readonly KeptValue[];
   readonly #stores: readonly RowStore[];
+  readonly #places = new Places();
   readonly #rowBytes: number;
   readonly #take: (bytes: number) => boolean;
 
@@ -311,11 +313,12 @@ class KeptRows {
     const sets = [buffersFor(this.#values), buffersFor(this.#values)] as const;
     let turn = 0;
     return async ({ batch, keys }) => {
-      if (keys !== undefined && this.#hasAll(keys)) {
+      const places = keys === undefined ? null : this.#places.of(keys);
+      if (places !== null) {
         const buffers = sets[turn++ % 2 === 0 ? 0 : 1];
         const crossing = this.#values.map(({ name }, index) => {
-          const { bytes, value } = buffers[index]!(keys.length);
-          this.#stores[index]!.read(keys, bytes);
+          const { bytes, value } = buffers[index]!(places.length);
+          this.#stores[index]!.read(places, bytes);
           return [name, value] as const;
         });
         return prefixed(runner, batch, crossing);
@@ -326,23 +329,19 @@ class KeptRows {
     };
   }
 
-  #hasAll(keys: ArrayLike<number>): boolean {
-    const [store] = this.#stores;
-    for (let at = 0; at < keys.length; at++) if (!store!.has(keys[at]!)) return false;
-    return true;
-  }
-
   #keep(keys: ArrayLike<number>, results: ReadonlyMap<string, Tensor>): void {
     for (const { name, dims } of this.#values) checkRows(results.get(name)!, keys.length, dims);
+    const columns = this.#values.map((value, index) => {
+      const size = rowBytes(value);
+      const bytes = toBytes(results.get(value.name)!.data);
+      return (row: number) => this.#stores[index]!.append(bytes.subarray(row * size, (row + 1) * size));
+    });
     for (let at = 0; at < keys.length; at++) {
       const key = keys[at]!;
-      if (this.#stores[0]!.has(key)) continue;
+      if (this.#places.has(key)) continue;
       if (!this.#take(this.#rowBytes)) return;
-      this.#values.forEach((value, index) => {
-        const size = rowBytes(value);
-        const bytes = toBytes(results.get(value.name)!.data);
-        this.#stores[index]!.write(key, bytes.subarray(at * size, (at + 1) * size));
-      });
+      for (const keepRow of columns) keepRow(at);
+      this.#places.add(key);
     }
   }
 

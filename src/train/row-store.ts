@@ -1,13 +1,11 @@
-// Where outputs of a frozen prefix are kept: rows of equal length by the number of their example. In memory here; on the disk,
-// which is Node's matter, in runs/row-file.ts.
+// Where outputs of a frozen prefix are kept: rows of equal length, in the order in which they came. In memory here; on the
+// disk, which is Node's matter, in runs/row-file.ts.
 
-/** Rows of a fixed number of bytes, by number. */
+/** Rows of a fixed number of bytes, by the place at which they came: 0, 1, … */
 export interface RowStore {
-  has(key: number): boolean;
-  /** Keeps a row; one that is there already stays. */
-  write(key: number, row: Uint8Array): void;
-  /** Copies the rows of these keys, all of them there, one behind the other. */
-  read(keys: ArrayLike<number>, into: Uint8Array): void;
+  append(row: Uint8Array): void;
+  /** Copies the rows at these places, one behind the other. */
+  read(places: Int32Array, into: Uint8Array): void;
   close(): void;
 }
 
@@ -34,26 +32,21 @@ export function inMemory(maxBytes: number): StorePlace {
 function memoryRows(rowBytes: number): RowStore {
   const perChunk = Math.max(1, Math.floor(chunkBytes / rowBytes));
   const chunks: Uint8Array[] = [];
-  const places = new Map<number, number>();
-  const rowAt = (place: number): Uint8Array => {
-    const from = (place % perChunk) * rowBytes;
-    return chunks[Math.floor(place / perChunk)]!.subarray(from, from + rowBytes);
-  };
+  let count = 0;
   return {
-    has: (key) => places.has(key),
-    write(key, row) {
-      if (places.has(key)) return;
-      const place = places.size;
-      if (place === chunks.length * perChunk) chunks.push(new Uint8Array(perChunk * rowBytes));
-      rowAt(place).set(row);
-      places.set(key, place);
+    append(row) {
+      if (count === chunks.length * perChunk) chunks.push(new Uint8Array(perChunk * rowBytes));
+      chunks.at(-1)!.set(row, (count++ % perChunk) * rowBytes);
     },
-    read(keys, into) {
-      for (let at = 0; at < keys.length; at++) into.set(rowAt(places.get(keys[at]!)!), at * rowBytes);
+    read(places, into) {
+      for (let at = 0; at < places.length; at++) {
+        const place = places[at]!;
+        const from = (place % perChunk) * rowBytes;
+        into.set(chunks[Math.floor(place / perChunk)]!.subarray(from, from + rowBytes), at * rowBytes);
+      }
     },
     close() {
       chunks.length = 0;
-      places.clear();
     },
   };
 }
