@@ -190,7 +190,12 @@ function normalized(value: number, c: number, { scale, mean, std }: Pick<Affine,
   const { fround } = Math;
   // Dividing by 255 and multiplying by 1/255 differ in the last bit.
   const scaled = fround(scale === 1 / 255 ? value / 255 : value * scale);
-  return fround(fround(scaled - fround(mean[c]!)) / fround(std[c]!));
+  return standardized(scaled, fround(mean[c]!), fround(std[c]!));
+}
+
+/** Of float32 mean and std. */
+function standardized(value: number, mean: number, std: number): number {
+  return Math.fround(Math.fround(Math.fround(value) - mean) / std);
 }
 
 /** Where channels are in [C, H, W] or [H, W, C]. */
@@ -279,15 +284,23 @@ function cellOf(row: Row, column: number): Cell {
 /** As `store` does it for float32. False when a number is not finite, or there are channels to tell apart. */
 function copyNumbers(cells: Floats, target: Float32Array, start: number, scaled: Affine | null): boolean {
   if (scaled !== null && scaled.mean.length > 1) return false;
-  const { fround } = Math;
-  const scale = scaled?.scale ?? 1;
-  const [mean, std] = [fround(scaled?.mean[0] ?? 0), fround(scaled?.std[0] ?? 1)];
+  const { scale } = scaled ?? { scale: 1 };
+  const mean = Math.fround(scaled?.mean[0] ?? 0);
+  const std = Math.fround(scaled?.std[0] ?? 1);
   let faults = 0;
-  for (let at = 0; at < cells.length; at++) {
-    const value = scale === 1 / 255 ? cells[at]! / 255 : cells[at]! * scale;
-    const written = fround(fround(fround(value) - mean) / std);
-    target[start + at] = written;
-    faults += written - written; // NaN for what is not finite
+  // A loop for each: to choose at each number takes half as long again.
+  if (scale === 1 / 255) {
+    for (let at = 0; at < cells.length; at++) {
+      const written = standardized(cells[at]! / 255, mean, std);
+      target[start + at] = written;
+      faults += written - written; // NaN for what is not finite
+    }
+  } else {
+    for (let at = 0; at < cells.length; at++) {
+      const written = standardized(cells[at]! * scale, mean, std);
+      target[start + at] = written;
+      faults += written - written;
+    }
   }
   return faults === 0;
 }
