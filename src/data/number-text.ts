@@ -2,6 +2,7 @@
 // as fast as splitting the text and calling Number on each cell, and with the same values. Cells that it leaves unread (text, and
 // numbers of more digits than a double has) are for the caller to read.
 import { numbersWasm } from "./gen/numbers-wasm.ts";
+import { lasting, type RowMemory } from "./row-memory.ts";
 import type { Floats } from "./table.ts";
 
 /** What the kernel takes at a time; its memory is there only as far as texts have reached. */
@@ -9,9 +10,6 @@ const mostBytes = 4 * 2 ** 20;
 /** Each number has a byte at least, and each but the last a delimiter. */
 const mostCells = mostBytes / 2 + 1;
 const pageBytes = 65_536;
-
-/** Rows share arrays of so many numbers. */
-const sharedNumbers = 2 ** 16;
 
 /** The cells of one text; valid until the next text is read. */
 export interface NumberCells {
@@ -21,8 +19,8 @@ export interface NumberCells {
   /** Where a cell ends in the bytes that were opened. */
   endOf(cell: number): number;
   set(cell: number, number: number): void;
-  /** A copy of the numbers. */
-  numbers(): Floats;
+  /** A copy of the numbers: as float32 where that holds each of them exactly, else as float64. */
+  numbers(memory?: RowMemory): Floats;
 }
 
 export interface NumberText {
@@ -54,15 +52,15 @@ export function openNumberText(bytes: Uint8Array): NumberText | null {
           singles[cell] = number;
           areSingle &&= isSingle(number);
         },
-        numbers: () => (areSingle ? sharedSingles : sharedDoubles).copy(areSingle ? singles : doubles, count),
+        numbers: (into = lasting) => (areSingle ? into.float32(singles, count) : into.float64(doubles, count)),
       };
     },
   };
 }
 
 /** A copy of numbers: as float32 where that holds each of them exactly, else as float64. */
-export function compactNumbers(numbers: readonly number[]): Floats {
-  return (numbers.every(isSingle) ? sharedSingles : sharedDoubles).copy(numbers, numbers.length);
+export function compactNumbers(numbers: readonly number[], memory: RowMemory = lasting): Floats {
+  return numbers.every(isSingle) ? memory.float32(numbers, numbers.length) : memory.float64(numbers, numbers.length);
 }
 
 function isSingle(number: number): boolean {
@@ -132,21 +130,3 @@ function makeMachine(): Machine {
     },
   };
 }
-
-/** Copies in parts of arrays that are shared: to allocate one for each row takes as long as to fill it. */
-function sharedArrays(create: (length: number) => Floats): { copy(numbers: ArrayLike<number>, count: number): Floats } {
-  let shared = create(0);
-  let used = 0;
-  return {
-    copy(numbers, count) {
-      if (used + count > shared.length) [shared, used] = [create(Math.max(count, sharedNumbers)), 0];
-      const part = shared.subarray(used, used + count);
-      used += count;
-      part.set(ArrayBuffer.isView(numbers) ? (numbers as Floats).subarray(0, count) : numbers);
-      return part;
-    },
-  };
-}
-
-const sharedSingles = sharedArrays((length) => new Float32Array(length));
-const sharedDoubles = sharedArrays((length) => new Float64Array(length));

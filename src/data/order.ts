@@ -3,6 +3,7 @@
 // tf.data do: the blocks are permuted, then the rows within windows of 32 blocks (8 MB of lines), so that reading stays
 // sequential within blocks and memory stays bounded; a format with large blocks has fewer in a window. A file smaller than one window is permuted whole.
 import { createRandom } from "../random.ts";
+import { type RowMemory, turningMemory } from "./row-memory.ts";
 import { chosenRows, isChosen, type Selection } from "./selection.ts";
 import { blockOf, type Row, type Table } from "./table.ts";
 
@@ -15,7 +16,12 @@ export interface OrderedRows {
 export interface RowOrder {
   /** Rows in a pass. */
   readonly count: number;
-  /** Rows from … to - 1 of a pass. */
+  /** Begins to read; what is read at one time shares memory. */
+  begin(): RowReader;
+}
+
+export interface RowReader {
+  /** Rows from … to - 1 of a pass. They stay as they are until the rows after the next ones are asked for. */
   read(epoch: number, from: number, to: number): Promise<OrderedRows>;
 }
 
@@ -43,8 +49,7 @@ function memoryOrder(
   for (let row = 0; row < table.length; row++) if (isChosen(selection, row)) chosen[found++] = row;
   const order = chosen.slice();
   let held: number | null = null;
-  return {
-    count: selection.count,
+  const reader: RowReader = {
     read(epoch, from, to) {
       if (seed !== null && held !== epoch) {
         order.set(chosen);
@@ -55,6 +60,7 @@ function memoryOrder(
       return Promise.resolve({ rows: numbers.map((row) => at(row)!), numbers });
     },
   };
+  return { count: selection.count, begin: () => reader };
 }
 
 interface Pass {
@@ -72,7 +78,6 @@ function blockOrder(table: Table, selection: Selection, seed: number | null): Ro
   );
   const filled = Int32Array.from(counts.keys()).filter((block) => counts[block]! > 0);
   let pass: Pass | null = null;
-  let held: { readonly epoch: number; readonly window: number; readonly content: OrderedRows } | null = null;
 
   const passOf = (epoch: number): Pass => {
     if (pass?.epoch === epoch) return pass;
@@ -88,13 +93,11 @@ function blockOrder(table: Table, selection: Selection, seed: number | null): Ro
     return pass;
   };
 
-  const windowOf = async (current: Pass, window: number): Promise<OrderedRows> => {
-    if (held?.epoch === current.epoch && held.window === window) return held.content;
-    held = null; // the old window's rows can be freed while the new one is read
+  const readWindow = async (current: Pass, window: number, memory: RowMemory): Promise<OrderedRows> => {
     const rows: Row[] = [];
     const numbers: number[] = [];
     for (const block of current.blocks.subarray(window * windowBlocks, (window + 1) * windowBlocks)) {
-      const content = await table.read(block);
+      const content = await table.read(block, memory);
       for (const number of chosenRows(selection, blocks[block]!, blocks[block + 1]!)) {
         rows.push(content[number - blocks[block]!]!);
         numbers.push(number);
@@ -102,27 +105,42 @@ function blockOrder(table: Table, selection: Selection, seed: number | null): Ro
     }
     const places = Int32Array.from(rows.keys());
     if (seed !== null) createRandom(seed, `shuffle ${current.epoch} window ${window}`).shuffle(places);
-    const content = {
+    return {
       rows: Array.from(places, (place) => rows[place]!),
       numbers: Array.from(places, (place) => numbers[place]!),
     };
-    held = { epoch: current.epoch, window, content };
-    return content;
   };
 
+  return { count: selection.count, begin: () => windowReader(passOf, readWindow) };
+}
+
+/** Reads windows one after the other, and holds the last. */
+function windowReader(
+  passOf: (epoch: number) => Pass,
+  readWindow: (pass: Pass, window: number, memory: RowMemory) => Promise<OrderedRows>,
+): RowReader {
+  const memory = turningMemory();
+  let held: { readonly epoch: number; readonly window: number; readonly content: OrderedRows } | null = null;
   return {
-    count: selection.count,
     async read(epoch, from, to) {
-      const current = passOf(epoch);
+      const pass = passOf(epoch);
       const rows: Row[] = [];
       const numbers: number[] = [];
+      let turned = false;
       for (let at = from; at < to; ) {
-        const window = blockOf(current.starts, at);
-        const start = current.starts[window]!;
-        const end = Math.min(to, current.starts[window + 1]!);
-        const content = await windowOf(current, window);
-        rows.push(...content.rows.slice(at - start, end - start));
-        numbers.push(...content.numbers.slice(at - start, end - start));
+        const window = blockOf(pass.starts, at);
+        const start = pass.starts[window]!;
+        const end = Math.min(to, pass.starts[window + 1]!);
+        if (held?.epoch !== epoch || held.window !== window) {
+          held = null; // the old window's rows can be freed while the new one is read
+          // Once, however many windows these rows are from. The last rows that were given stay, those of the window that was
+          // held then among them, and all of these.
+          if (!turned) memory.turn();
+          turned = true;
+          held = { epoch, window, content: await readWindow(pass, window, memory) };
+        }
+        rows.push(...held.content.rows.slice(at - start, end - start));
+        numbers.push(...held.content.numbers.slice(at - start, end - start));
         at = end;
       }
       return { rows, numbers };

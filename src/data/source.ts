@@ -183,11 +183,12 @@ export function createSource(
     async *batches(position) {
       checkPosition(position, usable);
       const assemble = encoder.begin(batchSize);
+      const reader = order.begin();
       let { epoch, index } = position;
       let skip = typeof position.state === "number" ? position.state : 0;
       while (epoch < passes) {
         const end = Math.min(index + groupRows, usable);
-        const { rows, numbers } = await order.read(epoch, index, end);
+        const { rows, numbers } = await reader.read(epoch, index, end);
         const group = await assemble(rows, numbers, `${epoch} ${index}`);
         if (skip > 0 && skip >= group.length) throw unknownPosition(position, usable);
         for (let at = skip; at < group.length; at++) {

@@ -1,6 +1,7 @@
 // What every format becomes: rows by number, a row being the cells of the columns in their order. Rows come in blocks that
 // are read together (a quarter megabyte of lines, a row group), so that a file of any size needs memory for a few of them
 // only; a table that is in memory gives single rows at once. A format is one file in formats/ that makes one of these.
+import type { RowMemory } from "./row-memory.ts";
 
 /** What one cell holds; null where a row has nothing. Arrays are numbers of any shape, row-major. */
 export type Cell = null | boolean | number | bigint | string | NumberArray | readonly Cell[] | CellObject;
@@ -65,8 +66,8 @@ export interface Table {
   readonly faulty: readonly FaultyRow[];
   /** Class names, where the format has them (a folder of folders). */
   readonly labels: readonly string[] | null;
-  /** The rows of one block; null for a faulty one. */
-  read(block: number): Promise<readonly (Row | null)[]>;
+  /** The rows of one block; null for a faulty one. Given a memory, their numbers may lie in it. */
+  read(block: number, memory?: RowMemory): Promise<readonly (Row | null)[]>;
   /** As `read`, of rows that were checked, in less time: what `reads` leaves out may be missing or null. */
   reader?(reads: Reads): Table["read"];
   /** One row of a table that is in memory; absent otherwise. */
@@ -142,9 +143,9 @@ export function joinTables(tables: readonly Table[]): Table {
   };
   const readers =
     (blockReaders: readonly Table["read"][]): Table["read"] =>
-    async (block) => {
+    async (block, memory) => {
       const index = locate(block, blocksBefore);
-      const rows = await blockReaders[index]!(block - blocksBefore[index]!);
+      const rows = await blockReaders[index]!(block - blocksBefore[index]!, memory);
       return adapt[index] === null ? rows : rows.map((row) => adapted(row, index));
     };
   return {

@@ -4,9 +4,10 @@
 import { LowrankError } from "../../errors.ts";
 import { cellNumber } from "../fields.ts";
 import { compactNumbers, openNumberText } from "../number-text.ts";
+import type { RowMemory } from "../row-memory.ts";
 import { type Cell, type Floats, memoryTable, type Reads, type Row, type Table } from "../table.ts";
 import { defaultMemoryBytes, keptReader } from "./kept-blocks.ts";
-import { decode, type LinesFile, openLines } from "./lines.ts";
+import { decode, type LinesFile, openLines, type Span } from "./lines.ts";
 
 export interface CsvOptions {
   /** Whether the first record names the columns; default: when any of its cells is no number. */
@@ -81,13 +82,12 @@ function numbersReader(
     for (const column of reads.cells) row[column] = textOf(column);
     return row;
   };
-  const splitRow = (record: Uint8Array): Row => {
+  const splitRow = (record: Uint8Array, memory: RowMemory | undefined): Row => {
     const cells = splitRecord(decode(record), delimiter) as string[];
     const numbers = cells.map((cell, column) => (isNumber.has(column) ? cellNumber(cell) : Number.NaN));
-    return rowOf(compactNumbers(numbers), (column) => cells[column]!);
+    return rowOf(compactNumbers(numbers, memory), (column) => cells[column]!);
   };
-  return async (block) => {
-    const { bytes, spans } = await file.readSpans(block);
+  const rowsOf = (bytes: Buffer, spans: readonly (Span | null)[], memory: RowMemory | undefined): (Row | null)[] => {
     const text = openNumberText(bytes);
     let nextQuote = bytes.indexOf(quote);
     return spans.map((span) => {
@@ -97,15 +97,16 @@ function numbersReader(
       const hasQuotes = nextQuote >= 0 && nextQuote < end;
       const isPlain = !hasQuotes && bytes[start] !== byteOrderMark;
       const found = isPlain ? text?.cells(start, end, delimiter.charCodeAt(0)) : null;
-      if (found?.count !== width) return splitRow(bytes.subarray(start, end));
+      if (found?.count !== width) return splitRow(bytes.subarray(start, end), memory);
       const textOf = (column: number): string =>
         bytes.toString("utf8", column === 0 ? start : found.endOf(column - 1) + 1, found.endOf(column));
       for (const column of found.unread) {
         if (isNumber.has(column)) found.set(column, cellNumber(textOf(column)));
       }
-      return rowOf(found.numbers(), textOf);
+      return rowOf(found.numbers(memory), textOf);
     });
   };
+  return (block, memory) => file.withSpans(block, (bytes, spans) => rowsOf(bytes, spans, memory));
 }
 
 const quote = 34;

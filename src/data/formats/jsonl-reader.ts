@@ -2,6 +2,7 @@
 // values one by one; what is not wanted is passed over. Lines with escapes, and wanted values that are nested, or numbers of
 // more digits than a double has, are left to JSON.parse. Values are those that it gives, but lists of numbers are typed arrays.
 import { compactNumbers, type NumberText, openNumberText } from "../number-text.ts";
+import type { RowMemory } from "../row-memory.ts";
 import type { Cell, Row, Table } from "../table.ts";
 import { decode, type LinesFile, type Span } from "./lines.ts";
 
@@ -16,23 +17,23 @@ export interface WantedValues {
 
 /** Reads blocks of lines in which each was found to be a JSON object. */
 export function wantedReader(file: LinesFile, { width, columns, toRow }: WantedValues): Table["read"] {
-  return async (block) => {
-    const { bytes, spans } = await file.readSpans(block);
-    const readLine = lineReader(bytes, openNumberText(bytes), columns);
-    return spans.map((span) => {
-      if (span === null) return null;
-      const cells = new Array<Cell>(width).fill(null);
-      if (readLine(span, cells)) return cells;
-      const row = toRow(decode(bytes.subarray(span.start, span.end)));
-      for (const column of columns.values()) cells[column] = compact(row[column]!);
-      return cells;
+  return (block, memory) =>
+    file.withSpans(block, (bytes, spans) => {
+      const readLine = lineReader(bytes, openNumberText(bytes), columns, memory);
+      return spans.map((span) => {
+        if (span === null) return null;
+        const cells = new Array<Cell>(width).fill(null);
+        if (readLine(span, cells)) return cells;
+        const row = toRow(decode(bytes.subarray(span.start, span.end)));
+        for (const column of columns.values()) cells[column] = compact(row[column]!, memory);
+        return cells;
+      });
     });
-  };
 }
 
-function compact(cell: Cell): Cell {
+function compact(cell: Cell, memory: RowMemory | undefined): Cell {
   return Array.isArray(cell) && cell.length > 0 && cell.every((item) => typeof item === "number")
-    ? compactNumbers(cell as readonly number[])
+    ? compactNumbers(cell as readonly number[], memory)
     : cell;
 }
 
@@ -44,6 +45,7 @@ function lineReader(
   bytes: Buffer,
   numbers: NumberText | null,
   columns: ReadonlyMap<string, number>,
+  memory: RowMemory | undefined,
 ): (line: Span, cells: Cell[]) => boolean {
   /** The value at `at`, and where it ends; null when it is to be left. */
   const readValue = (at: number): { value: Cell; end: number } | null => {
@@ -54,7 +56,7 @@ function lineReader(
     if (bytes[at] === openList) {
       const end = bytes.indexOf(closeList, at + 1);
       const found = end < 0 ? null : numbers?.cells(at + 1, end, comma);
-      return found?.unread.length === 0 ? { value: found.numbers(), end: end + 1 } : null;
+      return found?.unread.length === 0 ? { value: found.numbers(memory), end: end + 1 } : null;
     }
     if (bytes[at] === openObject) return null;
     const end = endOfValue(bytes, at);

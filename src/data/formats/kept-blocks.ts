@@ -27,10 +27,10 @@ export function keptReader(
 function keeping(read: Table["read"], blocks: number, memoryBytes: number): Table["read"] {
   const kept = new Map<number, readonly (Row | null)[]>();
   let [bytes, fits] = [0, true];
-  return async (block) => {
+  return async (block, memory) => {
     const before = kept.get(block);
     if (before !== undefined) return before;
-    const rows = await read(block);
+    const rows = await read(block, fits ? undefined : memory);
     if (!fits || kept.has(block)) return rows;
     kept.set(block, rows);
     for (const row of rows) bytes += bytesOfRow(row);

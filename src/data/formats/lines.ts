@@ -42,8 +42,11 @@ export interface LinesFile {
   readonly faulty: readonly FaultyRow[];
   /** Reads a block, giving each record's text to `parse`. */
   read(block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]>;
-  /** Reads a block's bytes, and where its records are in them; null for faulty ones. */
-  readSpans(block: number): Promise<{ readonly bytes: Buffer; readonly spans: readonly (Span | null)[] }>;
+  /**
+   * Reads a block and shows its bytes to `make`, with where its records are in them, null for faulty ones. The bytes are valid
+   * only until it returns: the next block is read into the same memory.
+   */
+  withSpans<T>(block: number, make: (bytes: Buffer, spans: readonly (Span | null)[]) => T): Promise<T>;
   where(row: number): Promise<string>;
   close(): Promise<void>;
 }
@@ -199,26 +202,38 @@ function linesFile(path: string, handle: FileHandle, options: LinesOptions, inde
   const blocks = Float64Array.from(index.rows);
   const faulty = new Set(index.faulty.map(({ row }) => row));
   const kept = new Map<number, Promise<readonly (Row | null)[]>>();
-  const spansOf = async (block: number): Promise<{ bytes: Buffer; spans: Span[] }> => {
-    const bytes = Buffer.allocUnsafeSlow(index.offsets[block + 1]! - index.offsets[block]!);
-    await fill(path, handle, bytes, index.offsets[block]!);
-    const { spans } = splitRecords(bytes, options.quotes, true);
-    const skipped = index.skipped.get(block);
-    const rows = skipped === undefined ? spans : spans.filter((_, number) => !skipped.has(number));
-    if (rows.length !== blocks[block + 1]! - blocks[block]!) {
-      throw new LowrankError("file", `${path}: was changed while it was in use; start again`);
+  // One block is read again and again; memory for each would lie around until it is collected.
+  let spare: Buffer | null = Buffer.allocUnsafeSlow(Math.min(index.offsets.at(-1)!, blockBytes));
+  const withAllSpans = async <T>(block: number, make: (bytes: Buffer, spans: readonly Span[]) => T): Promise<T> => {
+    const length = index.offsets[block + 1]! - index.offsets[block]!;
+    const taken = spare !== null && spare.length >= length ? spare : null;
+    if (taken !== null) spare = null;
+    try {
+      const bytes = taken?.subarray(0, length) ?? Buffer.allocUnsafeSlow(length);
+      await fill(path, handle, bytes, index.offsets[block]!);
+      const { spans } = splitRecords(bytes, options.quotes, true);
+      const skipped = index.skipped.get(block);
+      const rows = skipped === undefined ? spans : spans.filter((_, number) => !skipped.has(number));
+      if (rows.length !== blocks[block + 1]! - blocks[block]!) {
+        throw new LowrankError("file", `${path}: was changed while it was in use; start again`);
+      }
+      return make(bytes, rows);
+    } finally {
+      spare ??= taken;
     }
-    return { bytes, spans: rows };
   };
   const mostKept = index.offsets.length - 1 <= smallFileBlocks ? smallFileBlocks : keptBlocks;
-  const readSpans: LinesFile["readSpans"] = async (block) => {
-    const { bytes, spans } = await spansOf(block);
-    return { bytes, spans: spans.map((span, row) => (faulty.has(blocks[block]! + row) ? null : span)) };
-  };
-  const parseBlock = async (block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]> => {
-    const { bytes, spans } = await readSpans(block);
-    return spans.map((span) => span && parse(decode(bytes.subarray(span.start, span.end))));
-  };
+  const withSpans: LinesFile["withSpans"] = (block, make) =>
+    withAllSpans(block, (bytes, spans) =>
+      make(
+        bytes,
+        spans.map((span, row) => (faulty.has(blocks[block]! + row) ? null : span)),
+      ),
+    );
+  const parseBlock = (block: number, parse: (text: string) => Row): Promise<readonly (Row | null)[]> =>
+    withSpans(block, (bytes, spans) =>
+      spans.map((span) => span && parse(decode(bytes.subarray(span.start, span.end)))),
+    );
   return {
     rows: index.rows.at(-1)!,
     blocks,
@@ -231,11 +246,10 @@ function linesFile(path: string, handle: FileHandle, options: LinesOptions, inde
       if (kept.size > mostKept) kept.delete(kept.keys().next().value!);
       return rows;
     },
-    readSpans,
-    async where(row) {
+    withSpans,
+    where(row) {
       const block = blocks.findLastIndex((first) => first <= row);
-      const { spans } = await spansOf(block);
-      return `${path}:${index.lines[block]! + spans[row - blocks[block]!]!.line}`;
+      return withAllSpans(block, (_, spans) => `${path}:${index.lines[block]! + spans[row - blocks[block]!]!.line}`);
     },
     close: () => handle.close(),
   };

@@ -10,6 +10,7 @@ import { elementBytes, fromBytes, type Tensor, type TensorType } from "../../ten
 import { systemFault } from "../files.ts";
 import { unpack } from "../gzip.ts";
 import { idxLayout, idxValues, maxIdxHeaderBytes, parseIdx } from "../idx.ts";
+import { lasting, type RowMemory } from "../row-memory.ts";
 import { type Column, memoryTable, type NumberArray, type Row, type Table } from "../table.ts";
 import { fill, openFile } from "./file-bytes.ts";
 import { defaultMemoryBytes } from "./kept-blocks.ts";
@@ -31,7 +32,7 @@ interface ArrayColumn {
   readonly type: TensorType;
   readonly dims: readonly number[];
   /** The values of rows first … first + count - 1. */
-  read(first: number, count: number): Promise<NumberArray>;
+  read(first: number, count: number, memory: RowMemory): Promise<NumberArray>;
   /** All values, where they are in memory. */
   readonly data?: NumberArray;
 }
@@ -149,8 +150,8 @@ function inFile(
   const rowBytes = rowWidth(column.dims) * elementBytes(column.type);
   return {
     ...column,
-    async read(first, count) {
-      const bytes = new Uint8Array(count * rowBytes);
+    async read(first, count, memory) {
+      const bytes = memory.bytes(count * rowBytes);
       await fill(path, handle, bytes, start + first * rowBytes);
       return decode(bytes);
     },
@@ -192,10 +193,10 @@ function arrayTable(format: string, path: string, arrays: readonly ArrayColumn[]
     blocks: Float64Array.from({ length: Math.ceil(length / blockRows) + 1 }, (_, block) =>
       Math.min(block * blockRows, length),
     ),
-    async read(block) {
+    async read(block, memory = lasting) {
       const first = block * blockRows;
       const count = Math.min(blockRows, length - first);
-      const values = await Promise.all(arrays.map((array) => array.read(first, count)));
+      const values = await Promise.all(arrays.map((array) => array.read(first, count, memory)));
       return Array.from({ length: count }, (_, row) => cells.map((cell, column) => cell(values[column]!, row)));
     },
     where: (row) => Promise.resolve(where(row)),
