@@ -1,6 +1,7 @@
 // Numbers that stand in text between delimiters, read from a file's bytes by the kernel of kernels/numbers.as.ts: several times
 // as fast as splitting the text and calling Number on each cell, and with the same values. Cells that it leaves unread (text, and
 // numbers of more digits than a double has) are for the caller to read.
+import { kernelModule, pageBytes } from "../webassembly.ts";
 import { numbersWasm } from "./gen/numbers-wasm.ts";
 import { lasting, type RowMemory } from "./row-memory.ts";
 import type { Floats } from "./table.ts";
@@ -9,7 +10,6 @@ import type { Floats } from "./table.ts";
 const mostBytes = 4 * 2 ** 20;
 /** Each number has a byte at least, and each but the last a delimiter. */
 const mostCells = mostBytes / 2 + 1;
-const pageBytes = 65_536;
 
 /** The cells of one text; valid until the next text is read. */
 export interface NumberCells {
@@ -97,15 +97,6 @@ interface Machine {
   };
 }
 
-interface WebAssemblyApi {
-  readonly Memory: new (limits: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { env: { memory: object } },
-  ) => { readonly exports: Machine["kernel"] };
-}
-
 let made: Machine | undefined;
 
 /** Made once, when it is first used. */
@@ -115,12 +106,12 @@ function machine(): Machine {
 }
 
 function makeMachine(): Machine {
-  const wasm = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
-  const memory = new wasm.Memory({ initial: memoryPages, maximum: memoryPages });
-  const module = new wasm.Module(Buffer.from(numbersWasm, "base64"));
-  const { buffer } = memory;
+  const { exports, buffer } = kernelModule<Machine["kernel"]>(numbersWasm)({
+    initial: memoryPages,
+    maximum: memoryPages,
+  });
   return {
-    kernel: new wasm.Instance(module, { env: { memory } }).exports,
+    kernel: exports,
     memory: {
       bytes: new Uint8Array(buffer),
       doubles: new Float64Array(buffer, doublesAt, mostCells),

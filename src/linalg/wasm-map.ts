@@ -1,46 +1,35 @@
 // A float32 matrix in a WebAssembly memory of its own, with the kernels of kernels/products.as.ts: about four times the speed
 // of plain JavaScript. The memory goes with the map.
+import { kernelModule, mostPages, pageBytes } from "../webassembly.ts";
 import { productsWasm } from "./gen/products-wasm.ts";
 import type { LinearMap } from "./linear-map.ts";
 import type { Matrix } from "./matrix.ts";
 
 /** Vectors in one call of a kernel: more are taken in turns, so that the memory never grows. */
 const maxVectors = 32;
-const pageBytes = 65_536;
-/** What 32-bit addresses reach: 4 GiB. */
-const maxPages = 65_536;
 
 type Kernel = (w: number, x: number, out: number, rows: number, stride: number, count: number) => void;
 
-interface WebAssemblyApi {
-  readonly Memory: new (limits: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { env: { memory: object } },
-  ) => { readonly exports: Readonly<Record<string, Kernel>> };
-}
+const instantiate = kernelModule<{ readonly products: Kernel; readonly productsTransposed: Kernel }>(productsWasm);
 
 /** The map of `values` [rows, columns]; undefined where WebAssembly SIMD or the memory cannot be had. */
 export function wasmMap(rows: number, columns: number, values: Float32Array): LinearMap | undefined {
-  const wasm = (globalThis as { WebAssembly?: WebAssemblyApi }).WebAssembly;
   const [padded, stride] = [multipleOfFour(rows), multipleOfFour(columns)];
   const vectors = padded * stride * 4; // byte offsets
   const results = vectors + maxVectors * Math.max(padded, stride) * 8;
   const pages = Math.ceil((results + maxVectors * Math.max(padded, stride) * 8) / pageBytes);
-  if (wasm === undefined || pages > maxPages) return undefined;
+  if (pages > mostPages) return undefined;
   try {
-    const memory = new wasm.Memory({ initial: pages, maximum: maxPages });
-    const { products, productsTransposed } = new wasm.Instance(compiledKernels(wasm), { env: { memory } }).exports;
-    const stored = new Float32Array(memory.buffer, 0, padded * stride);
+    const { exports, buffer } = instantiate({ initial: pages, maximum: pages });
+    const stored = new Float32Array(buffer, 0, padded * stride);
     for (let i = 0; i < rows; i++) stored.set(values.subarray(i * columns, (i + 1) * columns), i * stride);
     const run = (kernel: Kernel, x: Matrix, [from, to]: readonly [number, number], length: number): Matrix => {
       const out = new Float64Array(x.rows * length);
       for (let first = 0; first < x.rows; first += maxVectors) {
         const count = Math.min(maxVectors, x.rows - first);
         const even = count + (count % 2);
-        const given = new Float64Array(memory.buffer, vectors, even * from).fill(0);
-        const got = new Float64Array(memory.buffer, results, even * to).fill(0);
+        const given = new Float64Array(buffer, vectors, even * from).fill(0);
+        const got = new Float64Array(buffer, results, even * to).fill(0);
         for (let c = 0; c < count; c++) given.set(row(x, first + c), c * from);
         kernel(0, vectors, results, padded, stride, even);
         for (let c = 0; c < count; c++) out.set(got.subarray(c * to, c * to + length), (first + c) * length);
@@ -50,11 +39,11 @@ export function wasmMap(rows: number, columns: number, values: Float32Array): Li
     return {
       rows,
       columns,
-      apply: (x) => run(products!, x, [stride, padded], rows),
-      applyTranspose: (x) => run(productsTransposed!, x, [padded, stride], columns),
+      apply: (x) => run(exports.products, x, [stride, padded], rows),
+      applyTranspose: (x) => run(exports.productsTransposed, x, [padded, stride], columns),
     };
   } catch {
-    // No SIMD, forbidden by a page's content security policy, or no such range of addresses: plain JavaScript does.
+    // Where WebAssembly cannot be had, plain JavaScript does.
     return undefined;
   }
 }
@@ -65,12 +54,4 @@ function row({ columns, data }: Matrix, i: number): Float64Array {
 
 function multipleOfFour(count: number): number {
   return Math.ceil(count / 4) * 4;
-}
-
-let compiled: object | undefined;
-
-/** The module, compiled once: about 1 kB, so doing it synchronously is allowed on a browser's main thread too. */
-function compiledKernels(wasm: WebAssemblyApi): object {
-  compiled ??= new wasm.Module(Uint8Array.from(atob(productsWasm), (byte) => byte.charCodeAt(0)));
-  return compiled;
 }

@@ -3,6 +3,7 @@
 // them; nothing is copied. Its size is fixed at creation, since growing a memory detaches every view of it.
 // Without WebAssembly SIMD, or past 4 GiB, the arrays are ordinary ones and the optimizers run their TypeScript twins.
 import { LowrankError, throwFaults } from "../errors.ts";
+import { kernelModule, mostPages, pageBytes } from "../webassembly.ts";
 import { optimizerWasm } from "./gen/optimizer-wasm.ts";
 
 /** Hands out zeroed float32 arrays that live as long as it does. */
@@ -41,9 +42,6 @@ export interface Kernels {
 /** Every array starts on a boundary of so many floats: 64 bytes, a cache line, and what the runtime's kernels like. */
 const ALIGNMENT = 16;
 const FLOAT_BYTES = 4;
-const PAGE_BYTES = 65_536;
-/** What 32-bit addresses reach: 4 GiB. */
-const MAX_PAGES = 65_536;
 
 /**
  * An arena that has room for arrays of exactly these lengths (in floats), allocated in any order.
@@ -108,22 +106,19 @@ const regions = new WeakMap<ArrayBufferLike, Region>();
 
 /** A WebAssembly memory of so many floats with the kernels in it; undefined where that cannot be had. */
 function createRegion(capacity: number): Region | undefined {
-  const wasm = (globalThis as { WebAssembly?: WebAssemblyApi }).WebAssembly;
   const first = ALIGNMENT; // the factors come before the arrays
-  const pages = Math.ceil(((first + capacity) * FLOAT_BYTES) / PAGE_BYTES);
-  if (wasm === undefined || pages > MAX_PAGES) return undefined;
+  const pages = Math.ceil(((first + capacity) * FLOAT_BYTES) / pageBytes);
+  if (pages > mostPages) return undefined;
   try {
-    const memory = new wasm.Memory({ initial: pages, maximum: pages });
-    const instance = new wasm.Instance(compiledKernels(wasm), { env: { memory } });
-    const buffer = memory.buffer;
+    const { exports, buffer } = instantiate({ initial: pages, maximum: pages });
     const lengths = new Map<number, number>();
     const region: Region = {
       kernels: {
         factors: new Float32Array(buffer, 0, first),
-        adam: instance.exports.adam as Kernels["adam"],
-        sgd: instance.exports.sgd as Kernels["sgd"],
-        lion: instance.exports.lion as Kernels["lion"],
-        squares: instance.exports.squares as Kernels["squares"],
+        adam: exports.adam,
+        sgd: exports.sgd,
+        lion: exports.lion,
+        squares: exports.squares,
       },
       lengths,
       view(start, length) {
@@ -135,18 +130,12 @@ function createRegion(capacity: number): Region | undefined {
     regions.set(buffer, region);
     return region;
   } catch {
-    // No SIMD, forbidden by a page's content security policy, or no such range of addresses: ordinary arrays do.
+    // Where WebAssembly cannot be had, ordinary arrays do.
     return undefined;
   }
 }
 
-let compiled: object | undefined;
-
-/** The module, compiled once: about 1 kB, so doing it synchronously is allowed on a browser's main thread too. */
-function compiledKernels(wasm: WebAssemblyApi): object {
-  compiled ??= new wasm.Module(Uint8Array.from(atob(optimizerWasm), (byte) => byte.charCodeAt(0)));
-  return compiled;
-}
+const instantiate = kernelModule<Omit<Kernels, "factors">>(optimizerWasm);
 
 function plainArray(length: number): Float32Array {
   try {
@@ -165,14 +154,4 @@ function padded(length: number): number {
 
 function isCount(length: number): boolean {
   return Number.isSafeInteger(length) && length >= 0;
-}
-
-/** What is used of the WebAssembly API: TypeScript has its types in its library for browsers only. */
-interface WebAssemblyApi {
-  readonly Memory: new (limits: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (
-    module: object,
-    imports: { env: { memory: object } },
-  ) => { readonly exports: Readonly<Record<string, unknown>> };
 }
