@@ -121,8 +121,12 @@ function windowReader(
 ): RowReader {
   const memory = turningMemory();
   let held: { readonly epoch: number; readonly window: number; readonly content: OrderedRows } | null = null;
+  let reads = 0;
+  /** The last read that gave rows of what is in memory since it was turned. */
+  let lastRead = 0;
   return {
     async read(epoch, from, to) {
+      reads++;
       const pass = passOf(epoch);
       const rows: Row[] = [];
       const numbers: number[] = [];
@@ -132,13 +136,13 @@ function windowReader(
         const start = pass.starts[window]!;
         const end = Math.min(to, pass.starts[window + 1]!);
         if (held?.epoch !== epoch || held.window !== window) {
-          held = null; // the old window's rows can be freed while the new one is read
-          // Once, however many windows these rows are from. The last rows that were given stay, those of the window that was
-          // held then among them, and all of these.
-          if (!turned) memory.turn();
+          held = null; // the old rows can be freed while new ones are read
+          // Once, however many windows these rows are from. Rows of the read before this one are still in use.
+          if (!turned) memory.turn(lastRead, reads - 1);
           turned = true;
           held = { epoch, window, content: await readWindow(pass, window, memory) };
         }
+        lastRead = reads;
         rows.push(...held.content.rows.slice(at - start, end - start));
         numbers.push(...held.content.numbers.slice(at - start, end - start));
         at = end;

@@ -23,11 +23,14 @@ export const lasting: RowMemory = {
 
 /** Memory that is used again. */
 export interface TurningMemory extends RowMemory {
-  /** Says that what was copied before the last call but one is done with: this call and those two make three. */
-  turn(): void;
+  /**
+   * What is copied from here on is kept apart. What was copied since the last turn was last read at the time `lastRead`; copies
+   * that were last read before the time `before` are done with.
+   */
+  turn(lastRead: number, before: number): void;
 }
 
-/** @example const memory = turningMemory(); for (;;) { memory.turn(); await table.read(block++, memory); } // rows of three blocks at a time */
+/** @example memory.turn(7, 6); // what is in use was last read at 7; what was last read at 5 may be filled again */
 export function turningMemory(): TurningMemory {
   const [singles, doubles, blocks] = [
     pool((length) => new Float32Array(length)),
@@ -39,9 +42,9 @@ export function turningMemory(): TurningMemory {
     float32: copiers[0].copy,
     float64: copiers[1].copy,
     bytes: (length) => blocks.take(length).subarray(0, length),
-    turn() {
+    turn(lastRead, before) {
       for (const { leave } of copiers) leave();
-      for (const { turn } of [singles, doubles, blocks]) turn();
+      for (const { turn } of [singles, doubles, blocks]) turn(lastRead, before);
     },
   };
 }
@@ -71,22 +74,32 @@ function copier(take: (length: number) => Floats): Copier {
 }
 
 interface Pool<A> {
+  /** An array of at least this length. */
   take(length: number): A;
-  turn(): void;
+  turn(lastRead: number, before: number): void;
 }
 
 function pool<A extends Floats | Uint8Array>(create: (length: number) => A): Pool<A> {
-  let [free, older, last, now]: [A[], A[], A[], A[]] = [[], [], [], []];
+  let taken: A[] = [];
+  let free: A[] = [];
+  let waiting: { readonly arrays: readonly A[]; readonly lastRead: number }[] = [];
   return {
     take(length) {
-      const found = free.findIndex((array) => array.length >= length);
-      const array = found < 0 ? create(length) : free.splice(found, 1)[0]!;
-      now.push(array);
+      // The shortest that will do: a long one is for long rows.
+      const fitting = free.filter((array) => array.length >= length);
+      const shortest = Math.min(...fitting.map((array) => array.length));
+      const found = fitting.find((array) => array.length === shortest);
+      free = free.filter((array) => array !== found);
+      const array = found ?? create(length);
+      taken.push(array);
       return array;
     },
-    turn() {
-      // What was not needed again is let go.
-      [free, older, last, now] = [older, last, now, []];
+    turn(lastRead, before) {
+      waiting.push({ arrays: taken, lastRead });
+      taken = [];
+      // What was free and not needed again is let go.
+      free = waiting.flatMap((one) => (one.lastRead < before ? one.arrays : []));
+      waiting = waiting.filter((one) => one.lastRead >= before);
     },
   };
 }

@@ -16,8 +16,8 @@ describe("rows in a file", () => {
     // What an earlier process has left is written over.
     writeFileSync(join(folder, "prefix-1.rows"), "rows of another model");
     const rows = inFolder(folder, 100).open(3);
-    rows.append(Uint8Array.of(1, 2, 3));
-    rows.append(Uint8Array.of(4, 5, 6));
+    rows.write(0, Uint8Array.of(1, 2, 3));
+    rows.write(1, Uint8Array.of(4, 5, 6));
     const into = new Uint8Array(9);
     rows.read(Int32Array.of(1, 0, 1), into);
     expect([...into]).toEqual([4, 5, 6, 1, 2, 3, 4, 5, 6]);

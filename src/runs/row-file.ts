@@ -7,7 +7,7 @@ import { fileError } from "./file-error.ts";
 
 /** As train/row-store.ts has it. */
 export interface RowFile {
-  append(row: Uint8Array): void;
+  write(place: number, row: Uint8Array): void;
   read(places: Int32Array, into: Uint8Array): void;
   close(): void;
 }
@@ -38,14 +38,12 @@ function rowFile(path: string, rowBytes: number): RowFile {
     }
   };
   const file = attempt("write", () => openSync(path, "w+"));
-  let count = 0;
   return {
-    append(row) {
-      const from = count * rowBytes;
+    write(place, row) {
+      const from = place * rowBytes;
       attempt("write", () => {
         for (let done = 0; done < rowBytes; ) done += writeSync(file, row, done, rowBytes - done, from + done);
       });
-      count++;
     },
     read(places, into) {
       attempt("read", () => {

@@ -10,6 +10,11 @@ export class Places {
   readonly #far = new Map<number, number>();
   #count = 0;
 
+  /** How many there are: the next place. */
+  get count(): number {
+    return this.#count;
+  }
+
   has(key: number): boolean {
     return this.#after(key) > 0;
   }

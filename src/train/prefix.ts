@@ -334,13 +334,14 @@ class KeptRows {
     const columns = this.#values.map((value, index) => {
       const size = rowBytes(value);
       const bytes = toBytes(results.get(value.name)!.data);
-      return (row: number) => this.#stores[index]!.append(bytes.subarray(row * size, (row + 1) * size));
+      return (row: number, place: number) =>
+        this.#stores[index]!.write(place, bytes.subarray(row * size, (row + 1) * size));
     });
     for (let at = 0; at < keys.length; at++) {
       const key = keys[at]!;
       if (this.#places.has(key)) continue;
       if (!this.#take(this.#rowBytes)) return;
-      for (const keepRow of columns) keepRow(at);
+      for (const keepRow of columns) keepRow(at, this.#places.count);
       this.#places.add(key);
     }
   }

@@ -1,9 +1,10 @@
 // Where outputs of a frozen prefix are kept: rows of equal length, in the order in which they came. In memory here; on the
 // disk, which is Node's matter, in runs/row-file.ts.
 
-/** Rows of a fixed number of bytes, by the place at which they came: 0, 1, … */
+/** Rows of a fixed number of bytes, by their places: 0, 1, … */
 export interface RowStore {
-  append(row: Uint8Array): void;
+  /** Keeps a row at a place, the next one behind those that are kept. */
+  write(place: number, row: Uint8Array): void;
   /** Copies the rows at these places, one behind the other. */
   read(places: Int32Array, into: Uint8Array): void;
   close(): void;
@@ -32,11 +33,10 @@ export function inMemory(maxBytes: number): StorePlace {
 function memoryRows(rowBytes: number): RowStore {
   const perChunk = Math.max(1, Math.floor(chunkBytes / rowBytes));
   const chunks: Uint8Array[] = [];
-  let count = 0;
   return {
-    append(row) {
-      if (count === chunks.length * perChunk) chunks.push(new Uint8Array(perChunk * rowBytes));
-      chunks.at(-1)!.set(row, (count++ % perChunk) * rowBytes);
+    write(place, row) {
+      if (place === chunks.length * perChunk) chunks.push(new Uint8Array(perChunk * rowBytes));
+      chunks[Math.floor(place / perChunk)]!.set(row, (place % perChunk) * rowBytes);
     },
     read(places, into) {
       for (let at = 0; at < places.length; at++) {

@@ -198,15 +198,16 @@ export function decode(bytes: Uint8Array): string {
   return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
 }
 
+/** Where blocks of any file are read, one after the other: memory for each would lie around until it is collected. null: in use. */
+let spare: Buffer | null = null;
+
 function linesFile(path: string, handle: FileHandle, options: LinesOptions, index: Index): LinesFile {
   const blocks = Float64Array.from(index.rows);
   const faulty = new Set(index.faulty.map(({ row }) => row));
   const kept = new Map<number, Promise<readonly (Row | null)[]>>();
-  // One block is read again and again; memory for each would lie around until it is collected.
-  let spare: Buffer | null = Buffer.allocUnsafeSlow(Math.min(index.offsets.at(-1)!, blockBytes));
   const withAllSpans = async <T>(block: number, make: (bytes: Buffer, spans: readonly Span[]) => T): Promise<T> => {
     const length = index.offsets[block + 1]! - index.offsets[block]!;
-    const taken = spare !== null && spare.length >= length ? spare : null;
+    const taken = length <= blockBytes ? (spare ?? Buffer.allocUnsafeSlow(blockBytes)) : null;
     if (taken !== null) spare = null;
     try {
       const bytes = taken?.subarray(0, length) ?? Buffer.allocUnsafeSlow(length);

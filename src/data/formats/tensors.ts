@@ -26,6 +26,9 @@ const maxUnpackedBytes = 2 ** 31;
 /** About so many bytes of rows are read together. */
 const blockBytes = 256 * 1024;
 
+/** About so many are shuffled together. */
+const windowBytes = 8 * 2 ** 20;
+
 /** One column: all its values in memory, or where they are in a file. */
 interface ArrayColumn {
   readonly name: string;
@@ -183,13 +186,16 @@ function arrayTable(format: string, path: string, arrays: readonly ArrayColumn[]
     const at = (row: number): Row => cells.map((cell, column) => cell(data[column]!, row));
     return { ...memoryTable({ format, columns, length, at, where }), close: () => files.close() };
   }
-  const blockRows = Math.max(1, Math.floor(blockBytes / sum(arrays.map(bytesOfRow))));
+  const rowBytes = sum(arrays.map(bytesOfRow));
+  const blockRows = Math.max(1, Math.floor(blockBytes / rowBytes));
   return {
     format,
     columns,
     length,
     labels: null,
     faulty: [],
+    // Fewer where a block is a large row: blocks are shuffled too, so that the order is no worse for it.
+    windowBlocks: Math.max(1, Math.floor(windowBytes / (blockRows * rowBytes))),
     blocks: Float64Array.from({ length: Math.ceil(length / blockRows) + 1 }, (_, block) =>
       Math.min(block * blockRows, length),
     ),
