@@ -16,8 +16,7 @@ describe("the generators against their published outputs", () => {
   it("fills arrays with what it would give one by one, and goes on behind it", () => {
     const [one, other] = [createRandom(5, "fill"), createRandom(5, "fill")];
     for (const length of [0, 1, 7, 100]) {
-      const filled = new Uint32Array(length);
-      one.fillUint32(filled);
+      const filled = one.fillUint32(new Uint32Array(length));
       expect([...filled, one.uint32()]).toEqual(draw(length + 1, other.uint32));
     }
   });

@@ -15,8 +15,8 @@ export interface RandomState {
 export interface Random {
   /** The next 32 bits, 0 to 2^32 - 1. */
   uint32(): number;
-  /** Fills an array with the next 32-bit numbers, as many as it holds; a third of the time that one by one take. */
-  fillUint32(values: Uint32Array): void;
+  /** Fills an array with the next 32-bit numbers, as many as it holds, in less time than one by one; returns it. */
+  fillUint32(values: Uint32Array): Uint32Array;
   /** Uniform in [0, 1), 53 bits. */
   uniform(): number;
   /** Uniform among 0 … n - 1, without modulo bias; n is 1 to 2^32. */
@@ -102,7 +102,7 @@ function nextUint32(s: Uint32Array): number {
 }
 
 /** `nextUint32` again and again, with the words in registers. */
-function fillUint32(words: Uint32Array, values: Uint32Array): void {
+function fillUint32(words: Uint32Array, values: Uint32Array): Uint32Array {
   let [s0, s1, s2, s3] = [words[0]! | 0, words[1]! | 0, words[2]! | 0, words[3]! | 0];
   for (let at = 0; at < values.length; at++) {
     values[at] = Math.imul(rotateLeft(Math.imul(s1, 5), 7), 9);
@@ -115,6 +115,7 @@ function fillUint32(words: Uint32Array, values: Uint32Array): void {
     s3 = rotateLeft(s3, 11);
   }
   words.set([s0, s1, s2, s3]);
+  return values;
 }
 
 function rotateLeft(x: number, bits: number): number {

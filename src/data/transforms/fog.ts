@@ -32,15 +32,11 @@ interface Plasma {
 /** Heights on a torus; side is a power of two. */
 function plasmaFractal(side: number, decay: number, random: Random): Plasma {
   const heights = new Float32Array(side * side);
-  // One number for each point but the first. All at once, since they are most of the work.
-  const draws = new Uint32Array(side * side - 1);
-  random.fillUint32(draws);
-  let drawn = 0;
   let amplitude = firstAmplitude;
   for (let step = side; step >= 2; step /= 2) {
     const noise = amplitude * amplitude;
-    drawn = fillCentres(heights, side, step, noise, draws, drawn);
-    drawn = fillEdges(heights, side, step, noise, draws, drawn);
+    fillCentres(heights, side, step, noise, random);
+    fillEdges(heights, side, step, noise, random);
     amplitude /= decay;
   }
   let [least, most] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
@@ -51,46 +47,39 @@ function plasmaFractal(side: number, decay: number, random: Random): Plasma {
   return { heights, least, most };
 }
 
-/** The "diamond" half of a round: the centre of each square is the mean of its corners and noise. Returns how many draws are used up. */
-function fillCentres(
-  heights: Float32Array,
-  side: number,
-  step: number,
-  noise: number,
-  draws: Uint32Array,
-  drawn: number,
-): number {
+/** The "diamond" half of a round: the centre of each square is the mean of its corners and noise. */
+function fillCentres(heights: Float32Array, side: number, step: number, noise: number, random: Random): void {
   const mask = side - 1;
   const half = step / 2;
+  const draws = random.fillUint32(new Uint32Array((side / step) ** 2));
+  let drawn = 0;
   for (let y = half; y < side; y += step) {
     const [above, own, below] = [(y - half) * side, y * side, ((y + half) & mask) * side];
     for (let x = half; x < side; x += step) {
       const [left, right] = [x - half, (x + half) & mask];
       const sum = heights[above + left]! + heights[above + right]! + heights[below + left]! + heights[below + right]!;
-      heights[own + x] = sum / 4 + noise * ((draws[drawn++]! / 2 ** 32) * 2 - 1);
+      heights[own + x] = sum / 4 + noise * signed(draws[drawn++]!);
     }
   }
-  return drawn;
 }
 
-/** The "square" half: the middle of each edge is the mean of the four points around it and noise. Returns as `fillCentres` does. */
-function fillEdges(
-  heights: Float32Array,
-  side: number,
-  step: number,
-  noise: number,
-  draws: Uint32Array,
-  drawn: number,
-): number {
+/** The "square" half: the middle of each edge is the mean of the four points around it and noise. */
+function fillEdges(heights: Float32Array, side: number, step: number, noise: number, random: Random): void {
   const mask = side - 1;
   const half = step / 2;
+  const draws = random.fillUint32(new Uint32Array(2 * (side / step) ** 2));
+  let drawn = 0;
   for (let y = 0; y < side; y += half) {
     const [above, own, below] = [((y - half) & mask) * side, y * side, ((y + half) & mask) * side];
     for (let x = y % step === 0 ? half : 0; x < side; x += step) {
       const [left, right] = [(x - half) & mask, (x + half) & mask];
       const sum = heights[above + x]! + heights[own + left]! + heights[own + right]! + heights[below + x]!;
-      heights[own + x] = sum / 4 + noise * ((draws[drawn++]! / 2 ** 32) * 2 - 1);
+      heights[own + x] = sum / 4 + noise * signed(draws[drawn++]!);
     }
   }
-  return drawn;
+}
+
+/** 32 random bits as a number in [-1, 1). */
+function signed(bits: number): number {
+  return (bits / 2 ** 32) * 2 - 1;
 }

@@ -64,10 +64,10 @@ async function tested(
     for (const [number, domain] of domains.entries()) {
       const set = domainImages(domain, test, "test", options.seed);
       const picked = await picks(router, set, signal);
-      const own = (await readDigits(reader, set, choices[number]!, signal)).predictions;
+      const own = (await readDigits(reader, set, choices[number] ?? null, signal)).predictions;
       // Where the router picks the image's own domain, the answer is the same.
       const others = range(set.count).filter((row) => picked[row] !== number);
-      const adapters = [...others].map((row) => choices[picked[row]!]!);
+      const adapters = [...others].map((row) => choices[picked[row]!] ?? null);
       const read = await readRows(reader, set, others, adapters, signal);
       const right = (row: number, digit: number): number => (set.labels[row] === digit ? 1 : 0);
       const ownRight = own.reduce((sum, digit, row) => sum + right(row, digit), 0);
